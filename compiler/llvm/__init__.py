@@ -1,0 +1,1 @@
+"""From loop kernels to LLVM IR to machine code."""

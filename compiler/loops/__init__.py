@@ -1,0 +1,1 @@
+"""The loop IR: nodes, printer, interpreter, bounds proof and cost."""

@@ -1,0 +1,1 @@
+"""What each operation means: its types, chain rule and NumPy reference."""

@@ -1,0 +1,1 @@
+"""Graph-to-graph rewrites, and the partition of a graph into kernels."""

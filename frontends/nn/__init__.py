@@ -1,0 +1,1 @@
+"""Networks declared in Python: modules and functions with PyTorch's names."""

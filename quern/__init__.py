@@ -1,0 +1,36 @@
+"""Quern: a graph compiler for neural networks on CPUs.
+
+The public names, nothing else. Each is imported from its home on first use, so that `import quern`
+itself loads neither NumPy nor LLVM.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# Public name -> the module it lives in. A public module (`nn`) maps to itself (`.nn`).
+_EXPORTS: dict[str, str] = {}
+
+__all__ = ["__version__", *_EXPORTS]
+
+if TYPE_CHECKING:
+    # The names of _EXPORTS once more, for type checkers and editors:
+    # from .compiler.module import name as name
+    pass
+else:  # unseen by type checkers, so that they still find a misspelt name
+
+    def __getattr__(name: str) -> object:
+        """Import a public name on its first use (PEP 562)."""
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(_EXPORTS[name], __name__)
+        value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _EXPORTS.keys())

@@ -1,0 +1,1 @@
+"""What runs compiled graphs: executables, threads, artifacts, training, data."""
