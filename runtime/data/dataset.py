@@ -1,0 +1,228 @@
+"""`Dataset`: rows of inputs and their targets, held in memory as NumPy arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ...compiler.errors import DataError
+from .randomness import Stream, permutation
+
+Array: TypeAlias = NDArray[Any]
+Inputs: TypeAlias = Array | Mapping[str, Array]
+Rows: TypeAlias = int | slice | Sequence[int] | NDArray[np.integer[Any]]
+
+
+def map_inputs(function: Callable[[Array], Array], inputs: Inputs) -> Inputs:
+    """`function` of the one array, or of every array of the dict."""
+    if isinstance(inputs, Mapping):
+        return {name: function(array) for name, array in inputs.items()}
+    return function(inputs)
+
+
+def named_arrays(inputs: Inputs, targets: Array) -> list[tuple[str, Array]]:
+    """Every array with the name that messages call it by."""
+    if isinstance(inputs, Mapping):
+        named = [(f"input '{name}'", array) for name, array in inputs.items()]
+    else:
+        named = [("inputs", inputs)]
+    return [*named, ("targets", targets)]
+
+
+def check_labels(labels: Array, class_count: int, where: str) -> None:
+    """Refuse labels outside [0, class_count), naming `where`, the row and the label."""
+    bad = np.flatnonzero((labels < 0) | (labels >= class_count))
+    if bad.size:
+        raise DataError(
+            f"{where}: expected labels from 0 to {class_count - 1}, "
+            f"found {labels[bad[0]]} in row {bad[0]} ({bad.size} of {labels.size} are out of range)"
+        )
+
+
+def scaled(images: Array, dtype: DTypeLike) -> Array:
+    """Byte images (uint8) as `dtype`: floating types get values in [0, 1], uint8 stays as it is."""
+    if np.dtype(dtype) == images.dtype or images.dtype != np.uint8:
+        return images
+    if not np.issubdtype(dtype, np.floating):
+        raise DataError(f"dtype: expected a floating type or uint8 for images, found {dtype}")
+    result: Array = np.divide(images, np.asarray(255, dtype), dtype=dtype)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows for training or evaluation, immutable: the arrays are held as read-only views.
+
+    `inputs` is one array (N, ...) or a dict of them by input name; `targets` is (N, ...), and for
+    classification int64 labels (N,) in [0, class_count). `class_count` and `class_names` are None
+    where they are not known, as in regression. `name` is what error messages call the data.
+    Raises DataError when row counts disagree, a dtype is not numeric or a label is out of range.
+    """
+
+    inputs: Inputs
+    targets: Array
+    class_count: int | None = None
+    class_names: tuple[str, ...] | None = None
+    name: str = "dataset"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", map_inputs(_frozen, self.inputs))
+        object.__setattr__(self, "targets", _frozen(self.targets))
+        if self.class_names is not None and self.class_count is None:
+            object.__setattr__(self, "class_count", len(self.class_names))
+        self._verify()
+
+    def _verify(self) -> None:
+        if isinstance(self.inputs, Mapping) and not self.inputs:
+            raise DataError(f"{self.name}: expected at least one input array, found none")
+        for what, array in named_arrays(self.inputs, self.targets):
+            if array.dtype.kind not in "biuf":
+                raise DataError(f"{self.name}: expected numbers in {what}, found {array.dtype}")
+            if array.ndim == 0:
+                raise DataError(f"{self.name}: expected rows in {what}, found a single number")
+            if len(array) != len(self.targets):
+                raise DataError(
+                    f"{self.name}: expected as many rows everywhere, "
+                    f"found {len(array)} in {what} and {len(self.targets)} in targets"
+                )
+        if self.class_names is not None and len(self.class_names) != self.class_count:
+            raise DataError(
+                f"{self.name}: expected {self.class_count} class names, "
+                f"found {len(self.class_names)}"
+            )
+        if self.class_count is not None:
+            if not self.has_labels:
+                raise DataError(
+                    f"{self.name}: expected integer labels (N,) as targets of "
+                    f"{self.class_count} classes, found {_describe(self.targets)}"
+                )
+            check_labels(self.targets, self.class_count, self.name)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{w} {_describe(a)}" for w, a in named_arrays(self.inputs, self.targets))
+        classes = "" if self.class_count is None else f", {self.class_count} classes"
+        return f"Dataset({self.name}: {parts}{classes})"
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the targets are integers (N,): class labels rather than values."""
+        return self.targets.ndim == 1 and self.targets.dtype.kind in "iu"
+
+    def take(self, rows: Rows) -> Dataset:
+        """The first `rows` rows (an int), a slice of them, or those at the given indices."""
+        index: Any = slice(0, rows) if isinstance(rows, int) else rows
+        if isinstance(rows, int) and not 0 <= rows <= len(self):
+            raise DataError(f"{self.name}: expected to take 0 to {len(self)} rows, found {rows}")
+        if not isinstance(index, slice):
+            index = np.asarray(index, np.int64) if len(index) == 0 else np.asarray(index)
+            if index.ndim != 1 or index.dtype.kind not in "iu":
+                raise DataError(f"{self.name}: expected row numbers (N,), found {_describe(index)}")
+            if index.size and not -len(self) <= index.min() <= index.max() < len(self):
+                raise DataError(
+                    f"{self.name}: expected row numbers below {len(self)}, "
+                    f"found {index.min()} to {index.max()}"
+                )
+        chosen = map_inputs(lambda array: array[index], self.inputs)
+        return replace(self, inputs=chosen, targets=self.targets[index])
+
+    def split(
+        self, fraction: float, seed: int = 0, stratified: bool = False
+    ) -> tuple[Dataset, Dataset]:
+        """Two parts, the first with round(fraction * N) random rows, each part in the old order.
+
+        The same seed gives the same parts on every machine. With `stratified`, every class gives
+        its share to both parts, to within one row (largest remainders).
+        """
+        if stratified and not self.has_labels:
+            raise DataError(
+                f"{self.name}: a stratified split needs integer labels (N,), "
+                f"found targets {_describe(self.targets)}"
+            )
+        total = round(fraction * len(self)) if 0 < fraction < 1 else 0
+        if not 0 < total < len(self):
+            raise DataError(
+                f"{self.name}: expected a fraction that leaves rows in both parts, "
+                f"found {fraction} of {len(self)} rows"
+            )
+        groups = self.targets if stratified else np.zeros(len(self), np.int64)
+        order = permutation(len(self), seed, Stream.SPLIT)
+        by_group = order[np.argsort(groups[order], kind="stable")]
+        counts = np.unique(groups, return_counts=True)[1]
+        share = _largest_remainders(counts * fraction, total)
+        starts = np.cumsum(counts) - counts
+        rank = np.arange(len(self)) - np.repeat(starts, counts)
+        first = rank < np.repeat(share, counts)
+        return self.take(np.sort(by_group[first])), self.take(np.sort(by_group[~first]))
+
+    def astype(self, dtype: DTypeLike) -> Dataset:
+        """The same rows with every floating array as floating `dtype`; integers stay."""
+        if not np.issubdtype(dtype, np.floating):
+            raise DataError(f"{self.name}: expected a floating dtype, found {dtype}")
+
+        def convert(array: Array) -> Array:
+            return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+
+        return replace(self, inputs=map_inputs(convert, self.inputs), targets=convert(self.targets))
+
+
+class Splits(NamedTuple):
+    """A dataset's training rows and the rows held out to test with."""
+
+    train: Dataset
+    test: Dataset
+
+
+def from_arrays(
+    inputs: ArrayLike | Mapping[str, ArrayLike],
+    targets: ArrayLike,
+    class_names: Sequence[str] | None = None,
+    name: str = "dataset",
+) -> Dataset:
+    """A Dataset over arrays: one (N, ...) or a dict by input name, and targets (N, ...).
+
+    Integer targets (N,) are class labels: they become int64, and the class count is the number of
+    `class_names` or else the largest label plus one. Arrays are not copied unless their byte order
+    is foreign. Raises DataError as `Dataset` does, and for negative labels.
+    """
+    if isinstance(inputs, Mapping):
+        arrays: Inputs = {key: np.asarray(value) for key, value in inputs.items()}
+    else:
+        arrays = np.asarray(inputs)
+    goal = np.asarray(targets)
+    if goal.ndim != 1 or goal.dtype.kind not in "iu":
+        return Dataset(arrays, goal, None, tuple(class_names) if class_names else None, name)
+    if class_names is not None:
+        class_count = len(class_names)
+    else:
+        class_count = max(int(goal.max(initial=0)), 0) + 1
+    check_labels(goal, class_count, name)
+    names = None if class_names is None else tuple(class_names)
+    return Dataset(arrays, goal.astype(np.int64), class_count, names, name)
+
+
+def _frozen(array: Array) -> Array:
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    view = native.view()
+    view.flags.writeable = False
+    return view
+
+
+def _describe(array: Array) -> str:
+    return f"{array.dtype}{array.shape}"
+
+
+def _largest_remainders(exact: NDArray[np.floating[Any]], total: int) -> NDArray[np.int64]:
+    """Whole numbers that add up to `total`, each `exact` rounded down or up."""
+    share: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    missing = total - math.fsum(share)
+    most = np.argsort(share - exact, kind="stable")
+    share[most[: int(missing)]] += 1
+    return share
