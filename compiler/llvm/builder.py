@@ -150,7 +150,7 @@ class ModuleBuilder:
         self.has_fma = has_fma
         self._functions: dict[str, FunctionBuilder] = {}
         self._globals: dict[str, str] = {}
-        self._declarations: dict[str, str] = {}
+        self._declarations: dict[str, tuple[tuple[Type, ...], str]] = {}
 
     def function(
         self,
@@ -177,10 +177,12 @@ class ModuleBuilder:
         """Declares an external function; again is fine, with another signature is not."""
         if name in self._functions:
             return
-        types = ", ".join(p.text for p in parameters)
-        text = f"declare {returns} @{_symbol(name)}({types}) {attributes}".rstrip()
-        if self._declarations.setdefault(name, text) != text:
-            raise TypeError(f"@{name} is declared twice: {self._declarations[name]} and {text}")
+        signature = (returns, *parameters), attributes
+        if self._declarations.setdefault(name, signature) != signature:
+            raise TypeError(
+                f"@{name} is declared as {_declaration(name, *self._declarations[name])} "
+                f"and as {_declaration(name, *signature)}"
+            )
 
     def global_constant(
         self, name: str, element: Type, numbers: Sequence[int | float], align: int = 64
@@ -201,12 +203,17 @@ class ModuleBuilder:
 
     def __str__(self) -> str:
         # A function called before it is defined was declared on the way: the definition stands.
-        declarations = [t for n, t in self._declarations.items() if n not in self._functions]
+        declarations = [
+            _declaration(name, *signature)
+            for name, signature in self._declarations.items()
+            if name not in self._functions
+        ]
         functions = [str(f) for f in self._functions.values()]
         parts = ["\n".join(self._globals.values()), *functions, "\n".join(declarations)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
+@cache
 def _symbol(name: str) -> str:
     plain = all(c.isalnum() or c in "._$-" for c in name) and name.isascii()
     if plain and not name[0].isdigit():
@@ -215,6 +222,12 @@ def _symbol(name: str) -> str:
         chr(c) if 32 <= c < 127 and c not in b'"\\' else f"\\{c:02X}" for c in name.encode()
     )
     return f'"{escaped}"'
+
+
+def _declaration(name: str, types: tuple[Type, ...], attributes: str) -> str:
+    returns, *parameters = types
+    listed = ", ".join(p.text for p in parameters)
+    return f"declare {returns} @{_symbol(name)}({listed}) {attributes}".rstrip()
 
 
 class FunctionBuilder:
@@ -283,7 +296,7 @@ class FunctionBuilder:
             a = constant(b.type, a)
         elif not isinstance(b, Value):
             b = constant(a.type, b)
-        if a.type != b.type:
+        if a.type is not b.type and a.type != b.type:
             raise TypeError(f"@{self.name}: operand types differ: {a.typed} and {b.typed}")
         return a, b
 
@@ -317,9 +330,11 @@ class FunctionBuilder:
 
     def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
         """Gives a * b + c in one rounding, always: a library call where the target has no FMA."""
-        a, b = self._pair(a, b) if isinstance(a, Value) or isinstance(b, Value) else (a, b)
-        anchor = next(v for v in (a, b, c) if isinstance(v, Value))
-        return self.intrinsic("fma", *(self._pair(v, anchor)[0] for v in (a, b, c)))
+        typed = a if isinstance(a, Value) else b if isinstance(b, Value) else c
+        a, typed = self._pair(a, typed)
+        type = typed.type
+        b, c = self._pair(b, typed)[0], self._pair(c, typed)[0]
+        return self.call(f"llvm.fma.{type.suffix}", (a, b, c), type)
 
     def multiply_add(self, a: Operand, b: Operand, c: Operand) -> Value:
         """Gives a * b + c: fused where the target has FMA, else multiply then add."""
