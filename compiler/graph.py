@@ -1,0 +1,379 @@
+"""The DAG: typed nodes over a `networkx.MultiDiGraph`, with named outputs and state updates.
+
+A graph is built by `add` alone, and a node can only read nodes that are there: the order of insertion
+is a topological order, and a cycle cannot be written down. Passes never change a graph, they build
+another one (`rewrite.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import networkx as nx
+import numpy as np
+
+from .errors import GraphError, QuernError, SourceLocation
+from .ops.base import Op
+from .ops.leaf import Buffer, Constant, Input, Leaf, Parameter, State
+from .types import Array, DType, TensorType
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+_PACKAGE = tuple(
+    str(Path(__file__).resolve().parents[1] / room) for room in ("compiler", "frontends", "runtime")
+)
+_ZOO = str(Path(__file__).resolve().parents[1] / "frontends" / "zoo")
+
+
+class Phase(Enum):
+    """Which part of a training step a node belongs to."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    UPDATE = "update"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One of the user's nodes: its name and where it was declared."""
+
+    name: str
+    source: SourceLocation | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """One output of a node."""
+
+    node: str
+    port: int = 0
+
+    def __str__(self) -> str:
+        return self.node if self.port == 0 else f"{self.node}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the graph.
+
+    Arguments:
+        name: unique and readable, `features.conv1`.
+        op: what it computes.
+        types: type of each output.
+        origins: the user's nodes it came from, through every rewrite and fusion.
+        phase: forward, backward or update.
+    """
+
+    name: str
+    op: Op
+    types: tuple[TensorType, ...]
+    origins: tuple[Origin, ...] = ()
+    phase: Phase = Phase.FORWARD
+
+    @property
+    def source(self) -> SourceLocation | None:
+        """The user's line, where one is known."""
+        return next((o.source for o in self.origins if o.source), None)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What nodes get that are added inside `Graph.scope`."""
+
+    prefix: str = ""
+    origins: tuple[Origin, ...] = ()
+    phase: Phase = Phase.FORWARD
+
+
+@dataclass
+class Graph:
+    """A network, or a whole training step, as a DAG.
+
+    Attributes:
+        name: of the network.
+        nx: the `networkx.MultiDiGraph`; a node's attribute `node` is its Node, an edge has
+            `output_port` and `input_port`.
+        outputs: name -> value.
+        updates: name of a state node -> the value that replaces it after a run.
+        data: contents of constants, and initial contents of parameters and buffers, by node name.
+    """
+
+    name: str = "graph"
+    nx: nx.MultiDiGraph[str] = field(default_factory=nx.MultiDiGraph)
+    outputs: dict[str, Value] = field(default_factory=dict)
+    updates: dict[str, Value] = field(default_factory=dict)
+    data: dict[str, Array] = field(default_factory=dict)
+    _inputs: dict[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
+    _scope: Scope = field(default_factory=Scope, repr=False)
+    _counters: dict[str, int] = field(default_factory=dict, repr=False)
+
+    # -- building ---------------------------------------------------------------------------------
+
+    def add(self, op: Op, *inputs: Value, name: str | None = None) -> tuple[Value, ...]:
+        """A new node.
+
+        Arguments:
+            op: what it computes.
+            inputs: what it reads, in order.
+            name: made unique by a number when taken; the operation's short name by default.
+
+        Returns:
+            Its outputs.
+
+        Raises:
+            ShapeError, DTypeError: what clashes, with the node's name and the user's line.
+            GraphError: an input that is no value of this graph.
+        """
+        scope = self._scope
+        unique = self.unique_name(name or op.short_name, scope.prefix)
+        origins = scope.origins or (Origin(unique, user_location()),)
+        try:
+            op.check_arity(len(inputs))
+            types = op.infer(*(self.type_of(v) for v in inputs))
+        except QuernError as error:
+            raise error.at(unique, origins[0].source) from None
+        return self.add_node(Node(unique, op, types, origins, scope.phase), inputs)
+
+    def add_node(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        """A node as it is, its types taken on trust; its name must be free."""
+        if node.name in self.nx:
+            raise GraphError(f"there already is a node called {node.name}")
+        for value in inputs:
+            self.type_of(value)
+        self.nx.add_node(node.name, node=node)
+        for port, value in enumerate(inputs):
+            self.nx.add_edge(value.node, node.name, output_port=value.port, input_port=port)
+        self._inputs[node.name] = tuple(inputs)
+        return tuple(Value(node.name, port) for port in range(len(node.types)))
+
+    def apply(self, op: Op, *inputs: Tensor, name: str | None = None) -> tuple[Tensor, ...]:
+        """`add` for symbolic tensors of this graph."""
+        for tensor in inputs:
+            if tensor.graph is not self:
+                raise GraphError(
+                    f"{op.name} mixes values of the graphs {self.name} and {tensor.graph.name}"
+                )
+        return tuple(self.tensor(v) for v in self.add(op, *(t.value for t in inputs), name=name))
+
+    def tensor(self, value: Value) -> Tensor:
+        """The value as a symbolic tensor, on which arithmetic builds nodes."""
+        from .tensor import Tensor
+
+        return Tensor(self, value)
+
+    def input(self, type: TensorType, name: str = "input") -> Tensor:
+        """A new input node."""
+        return self.tensor(self.add(Input(type), name=name)[0])
+
+    def parameter(
+        self, value: Array | TensorType, name: str = "parameter", trainable: bool = True
+    ) -> Tensor:
+        """A new parameter; an array gives its initial contents."""
+        return self._state(Parameter(_type_of_data(value), trainable), value, name)
+
+    def buffer(self, value: Array | TensorType, name: str = "buffer") -> Tensor:
+        """A new buffer; an array gives its initial contents."""
+        return self._state(Buffer(_type_of_data(value)), value, name)
+
+    def constant(self, value: object, dtype: DType | None = None, name: str = "constant") -> Tensor:
+        """A new constant from anything NumPy takes as an array."""
+        array = np.asarray(value, dtype=dtype.numpy if dtype else None)
+        return self._state(Constant(_type_of_data(array)), array, name)
+
+    def _state(self, op: Leaf, value: Array | TensorType, name: str) -> Tensor:
+        (result,) = self.add(op, name=name)
+        if not isinstance(value, TensorType):
+            self.data[result.node] = value
+        return self.tensor(result)
+
+    @contextmanager
+    def scope(
+        self,
+        prefix: str | None = None,
+        origins: tuple[Origin, ...] | None = None,
+        phase: Phase | None = None,
+    ) -> Iterator[None]:
+        """Nodes added inside get this name prefix, these origins and this phase."""
+        outer = self._scope
+        self._scope = Scope(
+            outer.prefix if prefix is None else prefix,
+            outer.origins if origins is None else origins,
+            outer.phase if phase is None else phase,
+        )
+        try:
+            yield
+        finally:
+            self._scope = outer
+
+    def unique_name(self, name: str, prefix: str = "") -> str:
+        """`prefix.name`, with a number behind it when that is taken."""
+        base = f"{prefix}.{name}" if prefix else name
+        unique = base
+        while unique in self.nx:
+            self._counters[base] = self._counters.get(base, 0) + 1
+            unique = f"{base}_{self._counters[base]}"
+        return unique
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.nx
+
+    def __len__(self) -> int:
+        return len(self.nx)
+
+    def node(self, name: str) -> Node:
+        """
+        Raises:
+            GraphError: when there is no node of that name.
+        """
+        try:
+            found: Node = self.nx.nodes[name]["node"]
+        except KeyError:
+            raise GraphError(f"there is no node called {name!r} in graph {self.name}") from None
+        return found
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes, each after the nodes it reads."""
+        for _, attributes in self.nx.nodes(data=True):
+            yield attributes["node"]
+
+    def inputs_of(self, name: str) -> tuple[Value, ...]:
+        """What a node reads, in order."""
+        return self._inputs[name]
+
+    def outputs_of(self, name: str) -> tuple[Value, ...]:
+        """The values a node gives."""
+        return tuple(Value(name, port) for port in range(len(self.node(name).types)))
+
+    def users_of(self, name: str) -> list[str]:
+        """Names of the nodes that read any output of `name`, in order, each once."""
+        return list(self.nx.successors(name))
+
+    def uses_of(self, value: Value) -> list[tuple[str, int]]:
+        """(node, input port) of every use of one output."""
+        return [
+            (user, edge["input_port"])
+            for _, user, edge in self.nx.out_edges(value.node, data=True)
+            if edge["output_port"] == value.port
+        ]
+
+    def producer(self, value: Value) -> Node:
+        """The node that gives `value`."""
+        return self.node(value.node)
+
+    def type_of(self, value: Value) -> TensorType:
+        """
+        Raises:
+            GraphError: when the value does not exist.
+        """
+        types = self.node(value.node).types
+        if not 0 <= value.port < len(types):
+            raise GraphError(f"{value.node} has {len(types)} outputs, there is no {value}")
+        return types[value.port]
+
+    def leaves(self, kind: type[Leaf]) -> list[Node]:
+        """The nodes of one kind: Input, Parameter, Buffer, State, Constant."""
+        return [n for n in self.nodes() if isinstance(n.op, kind)]
+
+    def live(self) -> set[str]:
+        """Names of the nodes that outputs or updates depend on."""
+        roots = [v.node for v in (*self.outputs.values(), *self.updates.values())]
+        found: set[str] = set()
+        while roots:
+            name = roots.pop()
+            if name not in found:
+                found.add(name)
+                roots.extend(v.node for v in self._inputs[name])
+        return found
+
+    def verify(self) -> Graph:
+        """The graph itself, when it is well formed.
+
+        Raises:
+            GraphError: what is wrong, with the node.
+        """
+        seen: set[str] = set()
+        for node in self.nodes():
+            inputs = self._inputs[node.name]
+            late = [v.node for v in inputs if v.node not in seen]
+            if late:
+                raise GraphError(f"{node.name} reads {late[0]}, which comes after it")
+            inferred = node.op.infer(*(self.type_of(v) for v in inputs))
+            if inferred != node.types:
+                told, right = ([str(t) for t in ts] for ts in (node.types, inferred))
+                raise GraphError(f"{node.name} claims types {told}, {node.op} gives {right}")
+            seen.add(node.name)
+        for name, value in self.outputs.items():
+            if value.node not in seen:
+                raise GraphError(f"output {name} is {value}, which does not exist")
+        for name, value in self.updates.items():
+            if not isinstance(self.node(name).op, State):
+                raise GraphError(f"{name} is updated, but is neither parameter nor buffer")
+            if self.type_of(value) != self.node(name).types[0]:
+                raise GraphError(
+                    f"{name} is {self.node(name).types[0]}, its update is {self.type_of(value)}"
+                )
+        return self
+
+    def copy(self) -> Graph:
+        """The same nodes in a graph of its own; contents are shared."""
+        other = Graph(self.name, data=dict(self.data))
+        for node in self.nodes():
+            other.add_node(node, self._inputs[node.name])
+        other.outputs = dict(self.outputs)
+        other.updates = dict(self.updates)
+        other._counters = dict(self._counters)
+        return other
+
+    def with_data(self, data: Mapping[str, Array]) -> Graph:
+        """A copy whose parameters and buffers start from `data`."""
+        other = self.copy()
+        for name, array in data.items():
+            expected = other.node(name).types[0]
+            if _type_of_data(array) != expected:
+                raise GraphError(f"{name} is {expected}, the contents are {_type_of_data(array)}")
+            other.data[name] = array
+        return other
+
+    def __str__(self) -> str:
+        from .printer import print_graph
+
+        return print_graph(self)
+
+
+def _type_of_data(value: Array | TensorType) -> TensorType:
+    if isinstance(value, TensorType):
+        return value
+    return TensorType(tuple(value.shape), DType.of(value.dtype))
+
+
+def merge_origins(*nodes: Node) -> tuple[Origin, ...]:
+    """The origins of several nodes, each once, in order."""
+    return tuple(dict.fromkeys(origin for node in nodes for origin in node.origins))
+
+
+def renamed(node: Node, name: str) -> Node:
+    """The node under another name."""
+    return replace(node, name=name)
+
+
+def user_location() -> SourceLocation | None:
+    """The innermost line of the call stack that is not this package's own."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        own = file.startswith(_PACKAGE) and not file.startswith(_ZOO)
+        if not own and not file.startswith("<"):
+            return SourceLocation(file, frame.f_lineno)
+        frame = frame.f_back
+    return None
+
