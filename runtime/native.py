@@ -1,0 +1,525 @@
+"""The machine code that runs a program of kernels on a team of threads.
+
+Written by hand as LLVM IR, since it must not touch Python between two kernels. `threads.py` owns
+the memory this code works on, starts the worker threads, and decides when to call what.
+
+How a team keeps step. Thread 0 is the caller; the others are workers. Every native run draws a
+range of *tickets*, greater than all tickets before: `start + i` stands for "about to do step i",
+and `start + count` for "has left the run". Words that threads wait for only ever grow through
+tickets, so nothing is reset between two runs and no wait can mistake an old value for a new one:
+
+- `start` calls the workers into a run;
+- `arrived` (one for each worker, on its own cache line) tells thread 0 which ticket a worker
+  reached;
+- `release` is thread 0's answer: every thread has arrived at this ticket, go on.
+
+Every wait spins, then yields the processor, then sleeps. So threads that share a core, long serial
+steps and an idle team all take the same path, and none of them burns a core.
+
+Pausing. When a run has taken longer than its budget, thread 0 sets `stop` to the run's start
+ticket. Every thread leaves before its next step and writes down which one that is (`positions`),
+and the native call returns, with no thread inside any kernel. A later call with the same
+positions continues exactly there, with no step left out or done twice; thread 0 then releases all
+tickets before its own position, since it has already met every thread there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+LINE = 128
+"""Bytes between words that different threads write: a cache line and its prefetched neighbour."""
+
+POOL_BYTES = 4 * LINE
+"""Size of `%Pool` below; the workers' lines, LINE bytes each and one for thread 0, follow it."""
+
+FIELD_THREADS, FIELD_PAUSES, FIELD_STARTED = 6, 8, 9
+"""Indices (in 64-bit words) of the fields of `%Pool` that Python writes."""
+
+MUTEX, CONDITION = 2 * LINE, 3 * LINE
+"""Byte offsets of the mutex and condition variable in `%Pool`."""
+
+FINISHED, PAUSED, UNSTARTED = 0, 1, 2
+"""What `quern_run` returns; UNSTARTED: there are parallel steps, but no workers yet."""
+
+_RUNNER = r"""
+; One row of the program: function, its arguments, extent, flags (1 parallel, 2 barrier).
+%Step = type { ptr, ptr, i64, i64 }
+
+; Line 0 is written by thread 0 alone, the sleepers' words by whoever goes to sleep.
+%Pool = type {
+  i64, i64, i64,       ; 0 start, 1 release, 2 stop: tickets
+  ptr, i64, ptr,       ; 3 steps, 4 count, 5 positions: the program; no steps means the pool closes
+  i64,                 ; 6 threads, the caller included
+  i64,                 ; 7 last: greatest ticket drawn
+  i64,                 ; 8 pauses: how often a wait spins before it yields
+  i64,                 ; 9 started: whether the workers exist
+  [6 x i64],
+  i64, [15 x i64],     ; 11 sleepers: threads that sleep, or are about to
+  [16 x i64],          ; 13 mutex
+  [16 x i64]           ; 14 condition
+}
+
+; A worker's line: arrived (ticket), the thread's number, its pool.
+%Worker = type { i64, i64, ptr, [13 x i64] }
+
+declare i32 @clock_gettime(i32, ptr)
+declare i32 @sched_yield()
+declare i32 @pthread_mutex_lock(ptr)
+declare i32 @pthread_mutex_unlock(ptr)
+declare i32 @pthread_cond_wait(ptr, ptr)
+declare i32 @pthread_cond_broadcast(ptr)
+
+define internal i64 @now() {
+  %time = alloca { i64, i64 }
+  %id = load i32, ptr @clock_id
+  %status = call i32 @clock_gettime(i32 %id, ptr %time)
+  %seconds = load i64, ptr %time
+  %at = getelementptr { i64, i64 }, ptr %time, i64 0, i32 1
+  %rest = load i64, ptr %at
+  %whole = mul i64 %seconds, 1000000000
+  %now = add i64 %whole, %rest
+  ret i64 %now
+}
+
+; Wait until the word holds `ticket` or a later one.
+define internal void @wait(ptr %pool, ptr %word, i64 %ticket) noinline {
+entry:
+  %pauses.at = getelementptr %Pool, ptr %pool, i64 0, i32 8
+  %pauses = load i64, ptr %pauses.at
+  br label %spin
+spin:
+  %count = phi i64 [ 0, %entry ], [ %count.next, %spin.pause ]
+  %spin.seen = load atomic i64, ptr %word acquire, align 8
+  %spin.ready = icmp sge i64 %spin.seen, %ticket
+  br i1 %spin.ready, label %done, label %spin.more
+spin.more:
+  %again = icmp ult i64 %count, %pauses
+  br i1 %again, label %spin.pause, label %patience
+spin.pause:
+  call void @relax()
+  %count.next = add i64 %count, 1
+  br label %spin
+patience:
+  %since = call i64 @now()
+  br label %yield
+yield:
+  %yielded = call i32 @sched_yield()
+  %yield.seen = load atomic i64, ptr %word acquire, align 8
+  %yield.ready = icmp sge i64 %yield.seen, %ticket
+  br i1 %yield.ready, label %done, label %yield.more
+yield.more:
+  %time = call i64 @now()
+  %waited = sub i64 %time, %since
+  %patient = icmp slt i64 %waited, 70000
+  br i1 %patient, label %yield, label %sleep
+sleep:
+  ; The sleeper announces itself, then looks at the word; `publish` writes the word, then looks for
+  ; sleepers. Both in sequentially consistent order, so one of the two always sees the other.
+  %sleepers = getelementptr %Pool, ptr %pool, i64 0, i32 11
+  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 13
+  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 14
+  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %before = atomicrmw add ptr %sleepers, i64 1 seq_cst
+  br label %asleep
+asleep:
+  %sleep.seen = load atomic i64, ptr %word seq_cst, align 8
+  %sleep.ready = icmp sge i64 %sleep.seen, %ticket
+  br i1 %sleep.ready, label %awake, label %block
+block:
+  %blocked = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
+  br label %asleep
+awake:
+  %after = atomicrmw sub ptr %sleepers, i64 1 seq_cst
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %done
+done:
+  ret void
+}
+
+; Write the word, and wake the threads that sleep for it.
+define internal void @publish(ptr %pool, ptr %word, i64 %ticket) {
+  store atomic i64 %ticket, ptr %word seq_cst, align 8
+  %sleepers.at = getelementptr %Pool, ptr %pool, i64 0, i32 11
+  %sleepers = load atomic i64, ptr %sleepers.at seq_cst, align 8
+  %none = icmp eq i64 %sleepers, 0
+  br i1 %none, label %done, label %wake
+wake:
+  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 13
+  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 14
+  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %woken = call i32 @pthread_cond_broadcast(ptr %condition)
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %done
+done:
+  ret void
+}
+
+define internal ptr @worker(ptr %pool, i64 %thread) alwaysinline {
+  %lines = getelementptr %Pool, ptr %pool, i64 1
+  %worker = getelementptr %Worker, ptr %lines, i64 %thread
+  ret ptr %worker
+}
+
+; Thread 0 waits until every worker has arrived at the ticket.
+define internal void @gather(ptr %pool, i64 %threads, i64 %ticket) {
+entry:
+  br label %next
+next:
+  %thread = phi i64 [ 1, %entry ], [ %thread.next, %one ]
+  %more = icmp slt i64 %thread, %threads
+  br i1 %more, label %one, label %done
+one:
+  %arrived = call ptr @worker(ptr %pool, i64 %thread)
+  call void @wait(ptr %pool, ptr %arrived, i64 %ticket)
+  %thread.next = add i64 %thread, 1
+  br label %next
+done:
+  ret void
+}
+
+define internal i1 @flagged(ptr %steps, i64 %index, i64 %mask) alwaysinline {
+  %at = getelementptr %Step, ptr %steps, i64 %index, i32 3
+  %flags = load i64, ptr %at
+  %masked = and i64 %flags, %mask
+  %flagged = icmp ne i64 %masked, 0
+  ret i1 %flagged
+}
+
+; This thread's share of one step.
+define internal void @execute(ptr %steps, i64 %index, i64 %thread, i64 %threads) alwaysinline {
+entry:
+  %step = getelementptr %Step, ptr %steps, i64 %index
+  %args.at = getelementptr %Step, ptr %step, i64 0, i32 1
+  %extent.at = getelementptr %Step, ptr %step, i64 0, i32 2
+  %function = load ptr, ptr %step
+  %args = load ptr, ptr %args.at
+  %extent = load i64, ptr %extent.at
+  %parallel = call i1 @flagged(ptr %steps, i64 %index, i64 1)
+  br i1 %parallel, label %shared, label %serial
+serial:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %whole, label %done
+whole:
+  call void %function(ptr %args, i64 0, i64 %extent)
+  br label %done
+shared:
+  %low = mul i64 %extent, %thread
+  %high = add i64 %low, %extent
+  %begin = udiv i64 %low, %threads
+  %end = udiv i64 %high, %threads
+  %some = icmp ult i64 %begin, %end
+  br i1 %some, label %share, label %done
+share:
+  call void %function(ptr %args, i64 %begin, i64 %end)
+  br label %done
+done:
+  ret void
+}
+
+; What a worker thread does all its life.
+define ptr @quern_worker(ptr %self) {
+entry:
+  %thread.at = getelementptr %Worker, ptr %self, i64 0, i32 1
+  %pool.at = getelementptr %Worker, ptr %self, i64 0, i32 2
+  %thread = load i64, ptr %thread.at
+  %pool = load ptr, ptr %pool.at
+  %start.at = getelementptr %Pool, ptr %pool, i64 0, i32 0
+  %release.at = getelementptr %Pool, ptr %pool, i64 0, i32 1
+  %stop.at = getelementptr %Pool, ptr %pool, i64 0, i32 2
+  %steps.at = getelementptr %Pool, ptr %pool, i64 0, i32 3
+  %count.at = getelementptr %Pool, ptr %pool, i64 0, i32 4
+  %positions.at = getelementptr %Pool, ptr %pool, i64 0, i32 5
+  %threads.at = getelementptr %Pool, ptr %pool, i64 0, i32 6
+  %threads = load i64, ptr %threads.at
+  call void @float_mode_standard()
+  br label %idle
+idle:
+  ; The ticket a worker left its last run with is that run's greatest.
+  %left = load i64, ptr %self
+  %due = add i64 %left, 1
+  call void @wait(ptr %pool, ptr %start.at, i64 %due)
+  %start = load atomic i64, ptr %start.at acquire, align 8
+  %steps = load ptr, ptr %steps.at
+  %closing = icmp eq ptr %steps, null
+  br i1 %closing, label %close, label %enter
+enter:
+  %count = load i64, ptr %count.at
+  %positions = load ptr, ptr %positions.at
+  %position = getelementptr i64, ptr %positions, i64 %thread
+  %first = load i64, ptr %position
+  %leaving = add i64 %start, %count
+  br label %step
+step:
+  %index = phi i64 [ %first, %enter ], [ %index.next, %go ]
+  %more = icmp slt i64 %index, %count
+  br i1 %more, label %meet, label %leave
+meet:
+  %barrier = call i1 @flagged(ptr %steps, i64 %index, i64 2)
+  br i1 %barrier, label %arrive, label %check
+arrive:
+  %ticket = add i64 %start, %index
+  call void @publish(ptr %pool, ptr %self, i64 %ticket)
+  call void @wait(ptr %pool, ptr %release.at, i64 %ticket)
+  br label %check
+check:
+  %stop = load atomic i64, ptr %stop.at acquire, align 8
+  %stopped = icmp eq i64 %stop, %start
+  br i1 %stopped, label %leave, label %go
+go:
+  call void @execute(ptr %steps, i64 %index, i64 %thread, i64 %threads)
+  %index.next = add i64 %index, 1
+  br label %step
+leave:
+  store i64 %index, ptr %position
+  call void @publish(ptr %pool, ptr %self, i64 %leaving)
+  br label %idle
+close:
+  ret ptr null
+}
+
+; Run the program on from `positions` (where each thread is) for about `budget` nanoseconds.
+; `stamps` is null, or gets the clock at every step's start and at the end.
+define i64 @quern_run(ptr %pool, ptr %steps, i64 %count, ptr %positions, ptr %stamps,
+                      i64 %budget) {
+entry:
+  %began = call i64 @now()
+  %threads.at = getelementptr %Pool, ptr %pool, i64 0, i32 6
+  %all = load i64, ptr %threads.at
+  %first = load i64, ptr %positions
+  %alone = icmp slt i64 %all, 2
+  br i1 %alone, label %prepare, label %scan
+scan:
+  ; From the beginning: after a pause a worker may be behind thread 0.
+  %scanned = phi i64 [ 0, %entry ], [ %scanned.next, %scan.one ]
+  %scan.more = icmp slt i64 %scanned, %count
+  br i1 %scan.more, label %scan.one, label %prepare
+scan.one:
+  %parallel = call i1 @flagged(ptr %steps, i64 %scanned, i64 1)
+  %scanned.next = add i64 %scanned, 1
+  br i1 %parallel, label %assemble, label %scan
+assemble:
+  %started.at = getelementptr %Pool, ptr %pool, i64 0, i32 9
+  %started = load i64, ptr %started.at
+  %missing = icmp eq i64 %started, 0
+  br i1 %missing, label %unstarted, label %prepare
+unstarted:
+  ret i64 2
+
+prepare:
+  ; The team: everybody, or thread 0 alone where no step is parallel.
+  %threads = phi i64 [ 1, %entry ], [ 1, %scan ], [ %all, %assemble ]
+  %team = icmp sgt i64 %threads, 1
+  %mode = call i64 @float_mode()
+  call void @float_mode_standard()
+  %start.at = getelementptr %Pool, ptr %pool, i64 0, i32 0
+  %release.at = getelementptr %Pool, ptr %pool, i64 0, i32 1
+  %stop.at = getelementptr %Pool, ptr %pool, i64 0, i32 2
+  %last.at = getelementptr %Pool, ptr %pool, i64 0, i32 7
+  %last = load i64, ptr %last.at
+  %start = add i64 %last, 1
+  %leaving = add i64 %start, %count
+  br i1 %team, label %call.workers, label %step
+call.workers:
+  %steps.at = getelementptr %Pool, ptr %pool, i64 0, i32 3
+  %count.at = getelementptr %Pool, ptr %pool, i64 0, i32 4
+  %positions.at = getelementptr %Pool, ptr %pool, i64 0, i32 5
+  store i64 %leaving, ptr %last.at
+  store ptr %steps, ptr %steps.at
+  store i64 %count, ptr %count.at
+  store ptr %positions, ptr %positions.at
+  ; Thread 0 has met the others at every barrier before its own position.
+  %reached = add i64 %start, %first
+  %met = sub i64 %reached, 1
+  store atomic i64 %met, ptr %release.at release, align 8
+  call void @publish(ptr %pool, ptr %start.at, i64 %start)
+  br label %step
+
+step:
+  %index = phi i64 [ %first, %prepare ], [ %first, %call.workers ], [ %index.next, %go ]
+  %more = icmp slt i64 %index, %count
+  br i1 %more, label %check, label %finish
+check:
+  ; Every call does at least one step, whatever its budget.
+  %fresh = icmp eq i64 %index, %first
+  br i1 %fresh, label %meet, label %look
+look:
+  %time = call i64 @now()
+  %spent = sub i64 %time, %began
+  %over = icmp sgt i64 %spent, %budget
+  br i1 %over, label %pause, label %meet
+meet:
+  %barrier = call i1 @flagged(ptr %steps, i64 %index, i64 2)
+  %together = and i1 %barrier, %team
+  br i1 %together, label %collect, label %stamp
+collect:
+  %ticket = add i64 %start, %index
+  call void @gather(ptr %pool, i64 %threads, i64 %ticket)
+  call void @publish(ptr %pool, ptr %release.at, i64 %ticket)
+  br label %stamp
+stamp:
+  call void @write_stamp(ptr %stamps, i64 %index)
+  br label %go
+go:
+  call void @execute(ptr %steps, i64 %index, i64 0, i64 %threads)
+  %index.next = add i64 %index, 1
+  br label %step
+
+pause:
+  br i1 %team, label %stop, label %return
+stop:
+  store atomic i64 %start, ptr %stop.at release, align 8
+  call void @publish(ptr %pool, ptr %release.at, i64 %leaving)
+  call void @gather(ptr %pool, i64 %threads, i64 %leaving)
+  br label %return
+finish:
+  br i1 %team, label %disband, label %finished
+disband:
+  call void @gather(ptr %pool, i64 %threads, i64 %leaving)
+  br label %finished
+finished:
+  call void @write_stamp(ptr %stamps, i64 %count)
+  br label %return
+return:
+  %status = phi i64 [ 1, %pause ], [ 1, %stop ], [ 0, %finished ]
+  store i64 %index, ptr %positions
+  call void @float_mode_set(i64 %mode)
+  ret i64 %status
+}
+
+define internal void @write_stamp(ptr %stamps, i64 %index) {
+  %unwanted = icmp eq ptr %stamps, null
+  br i1 %unwanted, label %done, label %write
+write:
+  %now = call i64 @now()
+  %at = getelementptr i64, ptr %stamps, i64 %index
+  store i64 %now, ptr %at
+  br label %done
+done:
+  ret void
+}
+
+; Send the workers home. They return from `quern_worker`.
+define void @quern_close(ptr %pool) {
+  %start.at = getelementptr %Pool, ptr %pool, i64 0, i32 0
+  %steps.at = getelementptr %Pool, ptr %pool, i64 0, i32 3
+  %last.at = getelementptr %Pool, ptr %pool, i64 0, i32 7
+  %last = load i64, ptr %last.at
+  %start = add i64 %last, 1
+  store i64 %start, ptr %last.at
+  store ptr null, ptr %steps.at
+  call void @publish(ptr %pool, ptr %start.at, i64 %start)
+  ret void
+}
+"""
+
+# Kernels run with subnormals and rounding to nearest on every thread: a library that set "flush to
+# zero" in the caller's thread must not make thread 0's share differ from the others'.
+_X86 = r"""
+declare void @llvm.x86.sse2.pause()
+define internal void @relax() alwaysinline {
+  call void @llvm.x86.sse2.pause()
+  ret void
+}
+declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+define internal i64 @float_mode() {
+  %word = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %word)
+  %mode = load i32, ptr %word
+  %wide = zext i32 %mode to i64
+  ret i64 %wide
+}
+define internal void @float_mode_set(i64 %wide) {
+  %word = alloca i32
+  %mode = trunc i64 %wide to i32
+  store i32 %mode, ptr %word
+  call void @llvm.x86.sse.ldmxcsr(ptr %word)
+  ret void
+}
+define internal void @float_mode_standard() {
+  call void @float_mode_set(i64 8064)  ; 0x1f80: the processor's state after reset
+  ret void
+}
+"""
+
+_ARM = r"""
+declare void @llvm.aarch64.isb(i32)
+define internal void @relax() alwaysinline {
+  call void @llvm.aarch64.isb(i32 15)  ; `yield` does nothing on most cores, this does
+  ret void
+}
+declare i64 @llvm.aarch64.get.fpcr()
+declare void @llvm.aarch64.set.fpcr(i64)
+define internal i64 @float_mode() {
+  %mode = call i64 @llvm.aarch64.get.fpcr()
+  ret i64 %mode
+}
+define internal void @float_mode_set(i64 %mode) {
+  call void @llvm.aarch64.set.fpcr(i64 %mode)
+  ret void
+}
+define internal void @float_mode_standard() {
+  call void @float_mode_set(i64 0)
+  ret void
+}
+"""
+
+
+def runner_ir(machine: str = platform.machine(), system: str = sys.platform) -> str:
+    """The runner as LLVM IR text for a processor (`platform.machine()`) and a `sys.platform`."""
+    # The clock of Python's `time.perf_counter_ns`: CLOCK_UPTIME_RAW or CLOCK_MONOTONIC.
+    clock = f"@clock_id = internal constant i32 {8 if system == 'darwin' else 1}\n"
+    processor = _ARM if machine.lower() in ("arm64", "aarch64") else _X86
+    return clock + processor + _RUNNER
+
+
+@dataclass(frozen=True)
+class Native:
+    """The runner's entry points.
+
+    Attributes:
+        run: (pool, steps, count, positions, stamps, budget) -> status.
+        close: (pool) -> None.
+        worker: address of the workers' start routine.
+        code: what keeps the machine code in memory.
+    """
+
+    run: Callable[[int, int, int, int, int, int], int]
+    close: Callable[[int], None]
+    worker: int
+    code: object
+
+
+@functools.cache
+def native() -> Native:
+    """The compiled runner; compiled at the first call of the process."""
+    address = _load(runner_ir())
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    run = ctypes.CFUNCTYPE(integer, pointer, pointer, integer, pointer, pointer, integer)
+    close = ctypes.CFUNCTYPE(None, pointer)
+    return Native(
+        run=run(address("quern_run")),
+        close=close(address("quern_close")),
+        worker=address("quern_worker"),
+        code=address,
+    )
+
+
+def _load(ir: str) -> Callable[[str], int]:
+    """Compile IR text for this machine; gives the address of each function by name."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(opt=2)
+    module = llvm.parse_assembly(ir)
+    module.verify()
+    engine = llvm.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    return lambda name: int(engine.get_function_address(name))

@@ -1,0 +1,300 @@
+"""Running compiled programs on a team of threads that lives as long as the process.
+
+A *program* is an int64 array of shape (steps, 4): address of the step's function, address of its
+array of buffer pointers, extent, flags. The function has the C signature
+`void f(void** args, int64 begin, int64 end)`. A PARALLEL step's extent is split statically:
+thread t of T runs [extent·t // T, extent·(t+1) // T) where that is not empty; any other step runs
+on thread 0 as [0, extent). Before a BARRIER step all threads meet.
+
+`Runner.run` makes one native call for a whole program (`native.py` has that side). The workers
+are native threads that never enter the interpreter, so they neither need its lock nor care about
+its end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.errors import UsageError
+from .native import (
+    CONDITION,
+    FIELD_PAUSES,
+    FIELD_STARTED,
+    FIELD_THREADS,
+    FINISHED,
+    LINE,
+    MUTEX,
+    POOL_BYTES,
+    UNSTARTED,
+    native,
+)
+
+PARALLEL = 1
+"""Step flag: every thread runs its share of the extent."""
+
+BARRIER = 2
+"""Step flag: all threads have finished the steps before this one when it starts."""
+
+MAX_THREADS = 1024
+
+_STACK_BYTES = 8 << 20  # what Linux gives a main thread; other systems and libraries give less
+_WORD = 8
+
+
+class Runner:
+    """Runs programs on `threads` threads, the caller's included; see `get_runner`.
+
+    Workers start with the first program that has parallel steps, and sleep between programs. A
+    runner lasts as long as the process: it survives a fork (the child starts its own workers when
+    it needs them) and sends its workers home when the interpreter exits.
+
+    Runs from several Python threads take turns. A signal handler may run a program in the middle
+    of another one, for handlers are only called while no thread is inside a program.
+
+    Attributes:
+        threads: size of the team.
+        slice_ns: nanoseconds after which a run returns to Python for a moment, between two steps,
+            so that signals such as Ctrl-C are handled.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = _checked(threads, "threads")
+        self.slice_ns = 100_000_000
+        # Re-entrant, for a signal handler that runs a program while its own thread runs one.
+        self._lock = threading.RLock()
+        self._team = _Team(self.threads)
+        os.register_at_fork(after_in_child=self._forked)
+        atexit.register(self._disband)
+
+    def run(self, steps: NDArray[np.int64], timestamps: NDArray[np.int64] | None = None) -> None:
+        """Run a program to its end, and return when no thread touches its buffers any more.
+
+        When an exception arrives on the way (KeyboardInterrupt), the remaining steps are not run,
+        and the runner is ready for the next program.
+
+        Args:
+            steps: the program, (steps, 4) int64, C-contiguous. It, the arrays of buffer pointers
+                and the buffers must stay alive and in place until the run ends.
+            timestamps: (steps + 1,) int64, C-contiguous; receives the clock of
+                `time.perf_counter_ns` on thread 0 at the start of every step (after its barrier),
+                and at the end when all threads are done.
+
+        Raises:
+            ValueError: an array's shape, dtype or layout is not as described.
+            UsageError: the system does not allow that many threads.
+        """
+        _check_program(steps, timestamps)
+        # Where each thread is. The run's own, so that another program can run during a pause.
+        positions = (ctypes.c_int64 * self.threads)()
+        stamps = 0 if timestamps is None else _address(timestamps)
+        program = _address(steps), len(steps), ctypes.addressof(positions), stamps
+        with self._lock:
+            while True:
+                team = self._team
+                status = native().run(team.address, *program, self.slice_ns)
+                if status == FINISHED:
+                    return
+                if status == UNSTARTED:
+                    self._start()
+
+    def _start(self) -> None:
+        team = _Team(self.threads)
+        team.start()
+        # A run from a signal handler may have been faster; then this team is dropped, and closes.
+        if not self._team.started:
+            self._team = team
+
+    def _disband(self) -> None:
+        """Send the workers home, unless a daemon thread is still running a program with them."""
+        if self._lock.acquire(blocking=False):
+            self._team = _Team(self.threads)
+            self._lock.release()
+
+    def _forked(self) -> None:
+        """Begin anew in a forked child: it has no workers, and nobody to release the lock."""
+        self._lock = threading.RLock()
+        self._team.forget()
+        self._team = _Team(self.threads)
+
+
+_runners: dict[int, Runner] = {}
+
+
+def get_runner(threads: int | None = None) -> Runner:
+    """The process's runner for a number of threads (default: `default_threads()`).
+
+    Raises:
+        UsageError: the number is not an integer from 1 to 1024.
+    """
+    count = default_threads() if threads is None else _checked(threads, "threads")
+    if count not in _runners:
+        # Two Python threads may both get here; `setdefault` lets one of them win.
+        _runners.setdefault(count, Runner(count))
+    return _runners[count]
+
+
+def default_threads() -> int:
+    """How many threads to use when the caller does not say.
+
+    QUERN_NUM_THREADS if that is set; else the processors this process may run on, or its control
+    group's CPU quota, rounded up, where that is less.
+
+    Raises:
+        UsageError: QUERN_NUM_THREADS is not a whole number from 1 to 1024.
+    """
+    wanted = os.environ.get("QUERN_NUM_THREADS", "").strip()
+    if wanted:
+        return _checked(int(wanted) if wanted.isdecimal() else wanted, "QUERN_NUM_THREADS")
+    return max(1, min(_processors(), math.ceil(cpu_quota()), MAX_THREADS))
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """CPUs' worth of time that the process's control groups allow; infinity without a limit.
+
+    Reads cgroup v1 and v2 at their usual mount points below `root`. A group is also bound by the
+    groups that contain it, and in a container the path the kernel reports may lie outside of what
+    is mounted: so every level up to the mount point counts, as far as it exists.
+    """
+    return min((quota for group in _groups(root) for quota in _quotas(group)), default=math.inf)
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """Folders of the process's CPU control groups and of all groups around them."""
+    mounted = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            mounts = [mounted, mounted / "unified"]
+        elif "cpu" in controllers.split(","):
+            mounts = [mounted / controllers, mounted / "cpu"]
+        else:
+            continue
+        inside = PurePosixPath(group.lstrip("/"))
+        for mount in mounts:
+            yield from (mount / level for level in [inside, *inside.parents])
+
+
+def _quotas(group: Path) -> Iterator[float]:
+    """The limits one control group sets: version 2's `cpu.max`, version 1's two files."""
+    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((group / file).read_text() for file in files).split()
+            if quota not in ("max", "-1"):
+                yield int(quota) / int(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue  # no such limit here, or written in a way this version does not know
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _checked(threads: object, name: str) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
+        raise UsageError(f"{name} is {threads!r}; give a whole number from 1 to {MAX_THREADS}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"{name} is {threads}; give a whole number from 1 to {MAX_THREADS}")
+    return int(threads)
+
+
+def _check_program(steps: NDArray[np.int64], timestamps: NDArray[np.int64] | None) -> None:
+    if steps.dtype != np.int64 or steps.ndim != 2 or steps.shape[1] != 4:
+        raise ValueError(f"steps is {steps.dtype}{steps.shape}; expected int64 of shape (n, 4)")
+    if not steps.flags.c_contiguous:
+        raise ValueError("steps is not C-contiguous")
+    if timestamps is None:
+        return
+    if timestamps.dtype != np.int64 or timestamps.shape != (len(steps) + 1,):
+        raise ValueError(
+            f"timestamps is {timestamps.dtype}{timestamps.shape}; "
+            f"expected int64 of shape ({len(steps) + 1},)"
+        )
+    if not timestamps.flags.c_contiguous or not timestamps.flags.writeable:
+        raise ValueError("timestamps is not a writeable C-contiguous array")
+
+
+def _address(array: NDArray[np.int64]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+class _Team:
+    """The memory a team shares (`%Pool` in native.py) and its workers, which it outlives."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.started = False
+        # Aligned by hand: threads must not write to each other's cache lines.
+        memory = np.zeros((POOL_BYTES + (threads + 1) * LINE) // _WORD, np.int64)
+        self.address = -(-_address(memory) // LINE) * LINE
+        self._words = memory[(self.address - _address(memory)) // _WORD :]
+        self._words[FIELD_THREADS] = threads
+        # A wait spins for some 30 µs, but not where the awaited thread may need this very core.
+        self._words[FIELD_PAUSES] = 1000 if threads <= _processors() else 16
+        self._handles = (ctypes.c_void_p * threads)()  # one for each worker that exists
+
+    def start(self) -> None:
+        """Start the workers, once."""
+        libc = ctypes.CDLL(None)
+        libc.pthread_mutex_init(ctypes.c_void_p(self.address + MUTEX), None)
+        libc.pthread_cond_init(ctypes.c_void_p(self.address + CONDITION), None)
+        attributes = ctypes.create_string_buffer(256)  # pthread_attr_t takes 56 or 64 bytes
+        libc.pthread_attr_init(attributes)
+        libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK_BYTES))
+        # Signals are for the interpreter's threads, faults for whoever causes them.
+        faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
+        try:
+            for thread in range(1, self.threads):
+                self._create(libc, thread, attributes)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            libc.pthread_attr_destroy(attributes)
+        self._words[FIELD_STARTED] = 1
+        self.started = True
+
+    def _create(
+        self, libc: ctypes.CDLL, thread: int, attributes: ctypes.Array[ctypes.c_char]
+    ) -> None:
+        line = POOL_BYTES + thread * LINE
+        self._words[line // _WORD + 1] = thread
+        self._words[line // _WORD + 2] = self.address
+        error = libc.pthread_create(
+            ctypes.byref(self._handles, thread * ctypes.sizeof(ctypes.c_void_p)),
+            attributes,
+            ctypes.c_void_p(native().worker),
+            ctypes.c_void_p(self.address + line),
+        )
+        if error:
+            self._handles[thread] = None
+            raise UsageError(
+                f"cannot start thread {thread + 1} of {self.threads}: {os.strerror(error)}; "
+                "set threads= or QUERN_NUM_THREADS to a smaller number"
+            )
+
+    def forget(self) -> None:
+        """Take the workers for gone, as they are in a forked child."""
+        self._handles = (ctypes.c_void_p * self.threads)()
+
+    def __del__(self) -> None:
+        workers = [handle for handle in self._handles if handle]
+        if workers:
+            native().close(self.address)
+            join = ctypes.CDLL(None).pthread_join
+            for worker in workers:
+                join(ctypes.c_void_p(worker), None)
