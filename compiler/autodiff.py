@@ -1,8 +1,9 @@
 """Reverse-mode differentiation on the DAG.
 
-Each value's signal is the sum of the signals that arrive along its uses; a tied weight is one parameter
-with several uses, so its gradients add by the same rule. The result is an ordinary graph: it is fused,
-drawn, and differentiated again. (Griewank and Walther, Evaluating Derivatives, 2008, chapter 3.)
+Each value's signal is the sum of the signals that arrive along its uses; a tied weight is one
+parameter with several uses, so its gradients add by the same rule. The result is an ordinary graph:
+it is fused, drawn, and differentiated again. (Griewank and Walther, Evaluating Derivatives, 2008,
+chapter 3.)
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def differentiate(
         wrt: names of parameters or inputs; all trainable parameters by default.
 
     Returns:
-        The graph with one more output `grad.NAME` for each name in `wrt`, of the shape of NAME.
+        The graph with one more output `grad.NAME` for each name in `wrt`, of the shape of NAME
+        (`grad.grad.NAME` where that is taken by an earlier differentiation).
 
     Raises:
         GradientError: nothing to differentiate, or no path from a name to the outputs.
@@ -120,17 +122,37 @@ def differentiate(
         raise GradientError(f"no output {', '.join(missing)!r} to differentiate; there is {have}")
     sources = list(wrt) if wrt is not None else _trainable(graph)
     if not sources:
-        raise GradientError(f"{graph.name} has no trainable parameter; name what to differentiate by")
+        raise GradientError(
+            f"{graph.name} has no trainable parameter; name what to differentiate by"
+        )
     result = Expand(for_gradient=True).apply(graph)
+    by = [_differentiable_by(graph, result, name) for name in sources]
     of_tensors = [result.tensor(result.outputs[n]) for n in names]
-    wrt_tensors = [result.tensor(Value(result.node(n).name)) for n in sources]
-    for name, signal in zip(sources, gradients(result, of_tensors, wrt_tensors), strict=True):
+    for name, x, signal in zip(sources, by, gradients(result, of_tensors, by), strict=True):
         if signal is None:
-            node = result.node(name)
             raise GradientError(
                 f"{', '.join(names)} does not depend on it; leave it out of wrt or freeze it"
-            ).at(name, node.source)
-        result.outputs[f"grad.{name}"] = signal.value
+            ).at(name, x.graph.producer(x.value).source)
+        result.outputs[_gradient_name(result, name)] = signal.value
+    return result
+
+
+def _differentiable_by(graph: Graph, expanded: Graph, name: str) -> Tensor:
+    node = graph.node(name)
+    if not node.types[0].dtype.is_float:
+        raise GradientError(f"it is {node.types[0]}; only floats have a gradient").at(
+            name, node.source
+        )
+    if name not in expanded:
+        raise GradientError("nothing depends on it, so it has no gradient").at(name, node.source)
+    return expanded.tensor(Value(name))
+
+
+def _gradient_name(graph: Graph, name: str) -> str:
+    """`grad.w`; `grad.grad.w` where a first derivative by w is there already."""
+    result = f"grad.{name}"
+    while result in graph.outputs:
+        result = f"grad.{result}"
     return result
 
 

@@ -26,6 +26,7 @@ class QuernError(Exception):
     """Base of every error that is the caller's to mend."""
 
     located: bool = False
+    bare: QuernError | None = None
 
     def at(self, node: str, source: SourceLocation | None) -> Self:
         """The same error, naming the node and the user's line it belongs to (once only)."""
@@ -34,7 +35,12 @@ class QuernError(Exception):
         place = f"{node} ({source})" if source else node
         error = type(self)(f"{place}: {self}")
         error.located = True
+        error.bare = self
         return error
+
+    def unlocated(self) -> QuernError:
+        """The error without its place, for one found in nodes the user never wrote."""
+        return self.bare or self
 
 
 class ShapeError(QuernError):

@@ -1,8 +1,8 @@
 """The DAG: typed nodes over a `networkx.MultiDiGraph`, with named outputs and state updates.
 
-A graph is built by `add` alone, and a node can only read nodes that are there: the order of insertion
-is a topological order, and a cycle cannot be written down. Passes never change a graph, they build
-another one (`rewrite.py`).
+A graph is built by `add` alone, and a node can only read nodes that are there: the order of
+insertion is a topological order, and a cycle cannot be written down. Passes never change a graph,
+they build another one (`rewrite.py`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Origin:
     source: SourceLocation | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Value:
     """One output of a node."""
 
@@ -114,6 +114,7 @@ class Graph:
     _inputs: dict[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
     _scope: Scope = field(default_factory=Scope, repr=False)
     _counters: dict[str, int] = field(default_factory=dict, repr=False)
+    _reserved: set[str] = field(default_factory=set, repr=False)
 
     # -- building ---------------------------------------------------------------------------------
 
@@ -184,8 +185,8 @@ class Graph:
         return self._state(Buffer(_type_of_data(value)), value, name)
 
     def constant(self, value: object, dtype: DType | None = None, name: str = "constant") -> Tensor:
-        """A new constant from anything NumPy takes as an array."""
-        array = np.asarray(value, dtype=dtype.numpy if dtype else None)
+        """A new constant from anything NumPy takes as an array; the contents are copied."""
+        array = np.array(value, dtype=dtype.numpy if dtype else None)
         return self._state(Constant(_type_of_data(array)), array, name)
 
     def _state(self, op: Leaf, value: Array | TensorType, name: str) -> Tensor:
@@ -214,18 +215,21 @@ class Graph:
             self._scope = outer
 
     def unique_name(self, name: str, prefix: str = "") -> str:
-        """`prefix.name`, with a number behind it when that is taken."""
+        """`prefix.name`, with a number behind it when that is taken or reserved."""
         base = f"{prefix}.{name}" if prefix else name
         unique = base
-        while unique in self.nx:
+        while unique in self.nx or unique in self._reserved:
             self._counters[base] = self._counters.get(base, 0) + 1
             unique = f"{base}_{self._counters[base]}"
         return unique
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.nx
+    def __contains__(self, what: object) -> bool:
+        """Whether there is a node of that name, or that value."""
+        if isinstance(what, Value):
+            return what.node in self.nx and 0 <= what.port < len(self.node(what.node).types)
+        return what in self.nx
 
     def __len__(self) -> int:
         return len(self.nx)
@@ -285,8 +289,9 @@ class Graph:
         return [n for n in self.nodes() if isinstance(n.op, kind)]
 
     def live(self) -> set[str]:
-        """Names of the nodes that outputs or updates depend on."""
+        """Names of the nodes that outputs or updates depend on, and of updated states."""
         roots = [v.node for v in (*self.outputs.values(), *self.updates.values())]
+        roots += self.updates
         found: set[str] = set()
         while roots:
             name = roots.pop()
@@ -300,20 +305,14 @@ class Graph:
 
         Raises:
             GraphError: what is wrong, with the node.
+            ShapeError, DTypeError: an operation does not take what it reads.
         """
         seen: set[str] = set()
         for node in self.nodes():
-            inputs = self._inputs[node.name]
-            late = [v.node for v in inputs if v.node not in seen]
-            if late:
-                raise GraphError(f"{node.name} reads {late[0]}, which comes after it")
-            inferred = node.op.infer(*(self.type_of(v) for v in inputs))
-            if inferred != node.types:
-                told, right = ([str(t) for t in ts] for ts in (node.types, inferred))
-                raise GraphError(f"{node.name} claims types {told}, {node.op} gives {right}")
+            self._verify_node(node, seen)
             seen.add(node.name)
         for name, value in self.outputs.items():
-            if value.node not in seen:
+            if value not in self:
                 raise GraphError(f"output {name} is {value}, which does not exist")
         for name, value in self.updates.items():
             if not isinstance(self.node(name).op, State):
@@ -322,7 +321,37 @@ class Graph:
                 raise GraphError(
                     f"{name} is {self.node(name).types[0]}, its update is {self.type_of(value)}"
                 )
+        for name, array in self.data.items():
+            if not isinstance(self.node(name).op, State | Constant):
+                raise GraphError(f"{name} has contents, but is neither state nor constant")
+            self._check_contents(name, array)
         return self
+
+    def _verify_node(self, node: Node, seen: set[str]) -> None:
+        inputs = self._inputs[node.name]
+        late = [v.node for v in inputs if v.node not in seen]
+        if late:
+            raise GraphError(f"{node.name} reads {late[0]}, which comes after it")
+        edges = self.nx.in_edges(node.name, data=True)
+        if sorted((e["input_port"], Value(u, e["output_port"])) for u, _, e in edges) != list(
+            enumerate(inputs)
+        ):
+            raise GraphError(f"the edges into {node.name} were changed; build a new graph instead")
+        try:
+            node.op.check_arity(len(inputs))
+            inferred = node.op.infer(*(self.type_of(v) for v in inputs))
+        except QuernError as error:
+            raise error.at(node.name, node.source) from None
+        if inferred != node.types:
+            told, right = ([str(t) for t in ts] for ts in (node.types, inferred))
+            raise GraphError(f"{node.name} claims types {told}, {node.op} gives {right}")
+        if isinstance(node.op, Constant) and node.name not in self.data:
+            raise GraphError(f"constant {node.name} has no contents")
+
+    def _check_contents(self, name: str, array: Array) -> None:
+        expected = self.node(name).types[0]
+        if _type_of_data(array) != expected:
+            raise GraphError(f"{name} is {expected}, the contents are {_type_of_data(array)}")
 
     def copy(self) -> Graph:
         """The same nodes in a graph of its own; contents are shared."""
@@ -335,12 +364,16 @@ class Graph:
         return other
 
     def with_data(self, data: Mapping[str, Array]) -> Graph:
-        """A copy whose parameters and buffers start from `data`."""
+        """A copy whose parameters and buffers start from `data`, by node name.
+
+        Raises:
+            GraphError: a name is no parameter or buffer, or its contents are of another type.
+        """
         other = self.copy()
         for name, array in data.items():
-            expected = other.node(name).types[0]
-            if _type_of_data(array) != expected:
-                raise GraphError(f"{name} is {expected}, the contents are {_type_of_data(array)}")
+            if not isinstance(other.node(name).op, State):
+                raise GraphError(f"{name} takes no contents: it is neither parameter nor buffer")
+            other._check_contents(name, array)
             other.data[name] = array
         return other
 
@@ -376,4 +409,3 @@ def user_location() -> SourceLocation | None:
             return SourceLocation(file, frame.f_lineno)
         frame = frame.f_back
     return None
-

@@ -1,13 +1,14 @@
 """The one way graphs are changed: copied node by node, with some nodes replaced.
 
-A rule looks at one node, with its inputs as they are in the new graph, and either leaves it (None) or
-builds its replacement there. Names, origins and phases are carried over, dead nodes are left behind.
+A rule looks at one node, with its inputs as they are in the new graph, and either leaves it (None)
+or builds its replacement there. Names, origins and phases are carried over, dead nodes are left
+behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .graph import Graph, Node, Value, merge_origins
 from .ops.leaf import Input, Leaf
@@ -16,7 +17,7 @@ from .tensor import Tensor
 
 @dataclass
 class Rewriter:
-    """A copy in progress.
+    """A copy in progress. Names of the old graph are kept free for the nodes that have them.
 
     Attributes:
         old: the graph that is copied.
@@ -28,6 +29,9 @@ class Rewriter:
     new: Graph
     values: dict[Value, Value] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.new._reserved.update(n.name for n in self.old.nodes() if n.name not in self.new)
+
     def inputs(self, node: Node) -> tuple[Tensor, ...]:
         """What an old node reads, in the new graph."""
         return tuple(self.new.tensor(self.values[v]) for v in self.old.inputs_of(node.name))
@@ -35,10 +39,6 @@ class Rewriter:
     def keep(self, node: Node) -> tuple[Value, ...]:
         """The node as it is, on its new inputs."""
         inputs = tuple(self.values[v] for v in self.old.inputs_of(node.name))
-        if node.name in self.new:
-            node = Node(
-                self.new.unique_name(node.name), node.op, node.types, node.origins, node.phase
-            )
         results = self.new.add_node(node, inputs)
         if isinstance(node.op, Leaf) and node.name in self.old.data:
             self.new.data[node.name] = self.old.data[node.name]
@@ -46,6 +46,7 @@ class Rewriter:
 
     def copy(self, node: Node, rule: Rule | None = None) -> None:
         """One step: the node's replacement by `rule`, or the node itself."""
+        self.new._reserved.discard(node.name)
         with self.new.scope(prefix=node.name, origins=node.origins, phase=node.phase):
             results = rule(self, node) if rule else None
         values = self.keep(node) if results is None else [r.value for r in results]
@@ -62,12 +63,11 @@ class Rewriter:
                 continue
             origins = merge_origins(producer, node)
             if origins != producer.origins:
-                self.new.nx.nodes[producer.name]["node"] = Node(
-                    producer.name, producer.op, producer.types, origins, producer.phase
-                )
+                self.new.nx.nodes[producer.name]["node"] = replace(producer, origins=origins)
 
     def finish(self) -> Graph:
         """The new graph, with outputs and updates."""
+        self.new._reserved.clear()
         self.new.outputs = {k: self.values[v] for k, v in self.old.outputs.items()}
         self.new.updates = {k: self.values[v] for k, v in self.old.updates.items()}
         return self.new

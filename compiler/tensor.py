@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from .errors import ShapeError
 from .ops import movement as mv
@@ -170,7 +170,7 @@ class Tensor:
         return _binary(pw.Minimum(), self, other)
 
     def where(self, a: Tensor | Scalar, b: Tensor | Scalar) -> Tensor:
-        """a where this condition holds, else b."""
+        """Elements of a where this condition holds, else of b."""
         first, second = promote(a, b, like=self)
         return apply(pw.Where(), self, first, second)
 
@@ -203,7 +203,7 @@ class Tensor:
     # -- reductions -------------------------------------------------------------------------------
 
     def sum(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
-        return self._reduce(rd.Sum, axis, keepdims)
+        return _reduce(self, rd.Sum, axis, keepdims)
 
     def mean(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         """Mean over axes, of floats."""
@@ -216,18 +216,13 @@ class Tensor:
         return x.sum(axes, keepdims) * inverse
 
     def max(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
-        return self._reduce(rd.Max, axis, keepdims)
+        return _reduce(self, rd.Max, axis, keepdims)
 
     def min(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
-        return self._reduce(rd.Min, axis, keepdims)
+        return _reduce(self, rd.Min, axis, keepdims)
 
     def prod(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
-        return self._reduce(rd.Product, axis, keepdims)
-
-    def _reduce(self, op: type[rd.Reduction], axis: Axes, keepdims: bool) -> Tensor:
-        axes = normalize_axes(axis, self.rank)
-        result = apply(op(axes), self) if axes else self
-        return result if keepdims else result._drop(axes)
+        return _reduce(self, rd.Product, axis, keepdims)
 
     def _drop(self, axes: tuple[int, ...]) -> Tensor:
         return self.reshape(tuple(n for d, n in enumerate(self.shape) if d not in axes))
@@ -350,6 +345,12 @@ class Tensor:
         return matmul(self, other)
 
 
+def _reduce(x: Tensor, op: type[rd.Reduction], axis: Axes, keepdims: bool) -> Tensor:
+    axes = normalize_axes(axis, x.rank)
+    result = apply(op(axes), x) if axes else x
+    return result if keepdims else result._drop(axes)
+
+
 def _extents(given: tuple[int | Shape, ...]) -> Shape:
     """`f(2, 3)` and `f((2, 3))` mean the same."""
     if len(given) == 1 and not isinstance(given[0], int):
@@ -387,7 +388,7 @@ def promote(*operands: Tensor | Scalar, like: Tensor | None = None) -> tuple[Ten
 
 def _binary(op: Op, a: Tensor | Scalar, b: Tensor | Scalar, as_float: bool = False) -> Tensor:
     if not all(isinstance(x, Tensor | bool | int | float) for x in (a, b)):
-        return NotImplemented
+        return cast(Tensor, NotImplemented)
     first, second = promote(a, b)
     if as_float and not first.dtype.is_float:
         first, second = first.cast(DType.FLOAT32), second.cast(DType.FLOAT32)

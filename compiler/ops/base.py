@@ -1,21 +1,21 @@
 """The contract of an operation.
 
-An operation is a frozen dataclass: its fields are the attributes, so equality, hashing and JSON come
-free. A *primitive* says what it means three times: `infer` (types), `gradient` (chain rule, as graph
-nodes) and `evaluate` (plain NumPy, slow and obviously right: the oracle of every test). A *composite*
-(see `composite.py`) says itself in other operations through `expand`.
+An operation is a frozen dataclass: its fields are the attributes, so equality, hashing and JSON
+come free. A *primitive* says what it means three times: `infer` (types), `gradient` (chain rule, as
+graph nodes) and `evaluate` (plain NumPy, slow and obviously right: the oracle of every test). A
+*composite* (see `composite.py`) says itself in other operations through `expand`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import GraphError, ShapeError
@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 
 _REGISTRY: dict[str, type[Op]] = {}
 
+_FIELD_TYPES: dict[type[Op], dict[str, Any]] = {}
+
+MAX_RANK = 64  # NumPy's own limit
+
 
 @dataclass(frozen=True)
 class Op:
     """Base of all operations.
+
+    A base class that is no operation itself is declared as `class Unary(Op, abstract=True)`.
 
     Class attributes:
         arity: numbers of inputs it takes, as (least, most); most is None for any number.
@@ -39,8 +45,9 @@ class Op:
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
     differentiable: ClassVar[bool] = True
 
-    def __init_subclass__(cls) -> None:
-        _REGISTRY[cls.__name__] = cls
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not abstract:
+            _REGISTRY[cls.__name__] = cls
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         """Types of the outputs.
@@ -106,13 +113,15 @@ class Op:
             raise ShapeError(f"{self.name} takes {wanted} inputs, got {count}")
 
     def __str__(self) -> str:
-        fields = ", ".join(f"{k}={_plain(v)}" for k, v in self.attributes().items())
+        fields = ", ".join(f"{k}={format_attribute(v)}" for k, v in self.attributes().items())
         return f"{self.name}({fields})" if fields else self.name
 
 
-def _plain(value: Any) -> str:
+def format_attribute(value: Any) -> str:
+    """An attribute as people read it: `(2, 2)`, `reflect`, `float32[3]`."""
     if isinstance(value, tuple):
-        return f"({', '.join(_plain(v) for v in value)}{',' if len(value) == 1 else ''})"
+        inside = ", ".join(format_attribute(v) for v in value)
+        return f"({inside}{',' if len(value) == 1 else ''})"
     return str(value.value) if isinstance(value, Enum) else str(value)
 
 
@@ -128,33 +137,47 @@ def apply_all(op: Op, first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
 
 def op_to_json(op: Op) -> dict[str, Any]:
-    """Plain JSON data; `op_from_json` gives the equal operation back."""
+    """Plain JSON data, NaN and infinities as text; `op_from_json` gives the equal operation."""
     return {"op": op.name} | {k: _encode(v) for k, v in op.attributes().items()}
 
 
 def op_from_json(data: dict[str, Any]) -> Op:
-    """
+    """The operation, from data that need not be trusted.
+
     Raises:
-        GraphError: for operations or attributes that do not exist.
+        GraphError: for operations or attributes that do not exist or do not fit.
     """
     fields = dict(data)
     name = fields.pop("op", None)
     cls = _REGISTRY.get(name) if isinstance(name, str) else None
     if cls is None:
         raise GraphError(f"there is no operation called {name!r}")
-    hints = _hints(cls)
+    hints = field_types(cls)
     unknown = set(fields) - set(hints)
     if unknown:
         raise GraphError(f"{name} has no attribute {', '.join(sorted(unknown))}")
     try:
         return cls(**{k: _decode(v, hints[k]) for k, v in fields.items()})
-    except (TypeError, ValueError, KeyError) as error:
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
         raise GraphError(f"attributes of {name} do not fit: {error}") from error
+
+
+def op_classes() -> dict[str, type[Op]]:
+    """All operations by name."""
+    return dict(sorted(_REGISTRY.items()))
 
 
 def op_names() -> list[str]:
     """The names of all operations, for error messages and documentation."""
     return sorted(_REGISTRY)
+
+
+def field_types(cls: type[Op]) -> dict[str, Any]:
+    """The declared type of each attribute of an operation."""
+    if cls not in _FIELD_TYPES:
+        hints = typing.get_type_hints(cls)
+        _FIELD_TYPES[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return _FIELD_TYPES[cls]
 
 
 def _encode(value: Any) -> Any:
@@ -164,40 +187,63 @@ def _encode(value: Any) -> Any:
         return [list(value.shape), value.dtype.value]
     if isinstance(value, tuple):
         return [_encode(v) for v in value]
-    return value
-
-
-@cache
-def _hints(cls: type[Op]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    if isinstance(value, float):
+        # JSON has no word for these, and float() reads them back from text.
+        return float(value) if math.isfinite(value) else str(float(value))
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no JSON form")
 
 
 def _decode(value: Any, hint: Any) -> Any:
-    """JSON data back to the declared type of a field."""
-    origin = typing.get_origin(hint)
+    """JSON data as the declared type of a field; ValueError or TypeError where it does not fit."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Union or origin is types.UnionType:
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        rest = [o for o in options if o is not type(None)]
-        nested = [o for o in rest if typing.get_origin(o) is tuple]
-        if isinstance(value, list) and nested:
-            return _decode(value, nested[0])
-        plain = [o for o in rest if typing.get_origin(o) is not tuple]
-        return _decode(value, plain[0]) if len(plain) == 1 else value
+        return _decode_union(value, options)
     if origin is tuple:
-        items = typing.get_args(hint)
-        if len(items) == 2 and items[1] is Ellipsis:
-            return tuple(_decode(v, items[0]) for v in value)
-        return tuple(_decode(v, h) for v, h in zip(value, items, strict=True))
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{value!r} is no list")
+        if len(options) == 2 and options[1] is Ellipsis:
+            return tuple(_decode(v, options[0]) for v in value)
+        return tuple(_decode(v, h) for v, h in zip(value, options, strict=True))
     if hint is TensorType:
-        shape, dtype = value
-        return TensorType(tuple(int(e) for e in shape), DType(dtype))
+        return type_from_json(value)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
-    if hint is float and isinstance(value, int):
-        return float(value)
-    if hint in (int, float, str, bool) and type(value) is not hint:
-        raise TypeError(f"{value!r} is not {hint.__name__}")
+    if hint is float:
+        return _decode_float(value)
+    if type(value) is not hint:
+        raise TypeError(f"{value!r} is not {getattr(hint, '__name__', hint)}")
     return value
+
+
+def _decode_union(value: Any, options: tuple[Any, ...]) -> Any:
+    """The first of several types that fits."""
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if option is not type(None):
+            try:
+                return _decode(value, option)
+            except (TypeError, ValueError):
+                continue
+    raise TypeError(f"{value!r} is none of {', '.join(str(o) for o in options)}")
+
+
+def _decode_float(value: Any) -> float:
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if type(value) in (int, float):
+        return float(value)
+    raise TypeError(f"{value!r} is not float")
+
+
+def type_from_json(value: Any) -> TensorType:
+    """A TensorType from `[[2, 3], "float32"]`; ValueError or TypeError where it is none."""
+    shape, dtype = value
+    if not isinstance(shape, list) or not all(type(e) is int and e >= 0 for e in shape):
+        raise ValueError(f"{shape!r} is no shape")
+    result = TensorType(tuple(shape), DType(dtype))
+    if result.nbytes >= 2**63 or max(shape, default=0) >= 2**63 or len(shape) > MAX_RANK:
+        raise ValueError(f"{result} is larger than any memory")
+    return result

@@ -1,8 +1,8 @@
 """Operations that say themselves in other operations.
 
-A composite keeps a layer one node in the declared graph, under the user's name, until the passes expand
-it. It may carry a `gradient` of its own where that is shorter or better conditioned than the gradient
-of its expansion.
+A composite keeps a layer one node in the declared graph, under the user's name, until the passes
+expand it. It may carry a `gradient` of its own where that is shorter or better conditioned than the
+gradient of its expansion.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from ..errors import QuernError
 from ..types import Array, TensorType
 from .base import Op
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Composite(Op):
+class Composite(Op, abstract=True):
     """Base of the composites: types and NumPy meaning follow from `expand`."""
 
     def expand(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -47,7 +48,10 @@ def expansion(op: Op, inputs: tuple[TensorType, ...]) -> Graph:
 
     graph = Graph(op.name)
     tensors = [graph.input(t, f"input{i}") for i, t in enumerate(inputs)]
-    results = op.expand(*tensors)
+    try:
+        results = op.expand(*tensors)
+    except QuernError as error:
+        raise error.unlocated() from None  # the user knows the composite, not its parts
     if results is None:
         raise NotImplementedError(f"{op.name} is a primitive for these inputs")
     graph.outputs = {f"output{i}": r.value for i, r in enumerate(results)}

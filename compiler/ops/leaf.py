@@ -1,5 +1,6 @@
 """Nodes without inputs: what a network is given (inputs), keeps (parameters, buffers) or knows
-(constants). Their contents live in `Graph.data`, by node name."""
+(constants). Their contents live in `Graph.data`, by node name.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from .base import Op
 
 
 @dataclass(frozen=True)
-class Leaf(Op):
+class Leaf(Op, abstract=True):
     """A value that no operation computes.
 
     Arguments:
@@ -32,7 +33,7 @@ class Input(Leaf):
 
 
 @dataclass(frozen=True)
-class State(Leaf):
+class State(Leaf, abstract=True):
     """Kept from run to run; `Graph.updates` may replace it after one."""
 
 

@@ -211,7 +211,7 @@ class Pad(Op):
         return (signal,)
 
     def _fold(self, signal: Tensor, axis: int, pair: tuple[int, int], extent: int) -> Tensor:
-        """The signal of one axis without its padding, whose parts are added where they came from."""
+        """The signal of one axis without its padding, which is added to where it came from."""
         before, after = pair
         inner = signal.slice_axis(axis, before, extent)
         if self.mode is PadMode.CONSTANT or pair == (0, 0):
@@ -223,9 +223,7 @@ class Pad(Op):
                 inner = inner + self._origin_of(part, axis, size, at_end, extent)
         return inner
 
-    def _origin_of(
-        self, part: Tensor, axis: int, size: int, at_end: bool, extent: int
-    ) -> Tensor:
+    def _origin_of(self, part: Tensor, axis: int, size: int, at_end: bool, extent: int) -> Tensor:
         if self.mode is PadMode.EDGE:
             placed, start = apply_sum(part, axis), extent - 1 if at_end else 0
         elif self.mode is PadMode.REFLECT:

@@ -1,4 +1,6 @@
-"""Primitives that compute each element from the elements at the same place, with NumPy broadcasting."""
+"""Primitives that compute each element from the elements at the same place, with NumPy
+broadcasting.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ Signals = tuple["Tensor | None", ...]
 
 
 @dataclass(frozen=True)
-class Pointwise(Op):
+class Pointwise(Op, abstract=True):
     """Base of the pointwise primitives: inputs of one dtype, broadcast against each other."""
 
     dtypes: ClassVar[frozenset[DType]] = _ANY
@@ -68,7 +70,7 @@ class Pointwise(Op):
 
 
 @dataclass(frozen=True)
-class Unary(Pointwise):
+class Unary(Pointwise, abstract=True):
     """One input; `gradient` is the signal times `derivative`."""
 
     dtypes: ClassVar[frozenset[DType]] = _FLOATS
@@ -214,7 +216,7 @@ class Sigmoid(Unary):
     def compute(self, *inputs: Array) -> Array:
         x = inputs[0]
         tail = np.exp(-np.abs(x))
-        return np.where(x >= 0, 1.0, tail) / (1.0 + tail)
+        return np.divide(np.where(x >= 0, 1.0, tail), 1.0 + tail)
 
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         return y * (1.0 - y)
@@ -302,7 +304,7 @@ class Not(Unary):
 
 @dataclass(frozen=True)
 class Cast(Op):
-    """The same values in another dtype. Floats to integers round towards zero, to bool is `!= 0`."""
+    """The same values in another dtype; floats to integers round towards 0, to bool is `!= 0`."""
 
     dtype: DType
 
@@ -324,14 +326,14 @@ class Cast(Op):
 
 
 @dataclass(frozen=True)
-class Binary(Pointwise):
+class Binary(Pointwise, abstract=True):
     """Two inputs of one dtype; `partials` are the signals before broadcasting is undone."""
 
     arity: ClassVar[tuple[int, int | None]] = (2, 2)
     dtypes: ClassVar[frozenset[DType]] = _NUMBERS
 
     def partials(self, a: Tensor, b: Tensor, y: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """d loss / d a and d loss / d b, in the output's shape."""
+        """Give d loss / d a and d loss / d b, in the output's shape."""
         raise NotImplementedError
 
     def gradient(self, inputs: Tensors, outputs: Tensors, signals: Signals) -> Gradients:
@@ -455,7 +457,7 @@ def _shared_by_winner(first: Tensor, second: Tensor, signal: Tensor) -> tuple[Te
 
 
 @dataclass(frozen=True)
-class Compare(Binary):
+class Compare(Binary, abstract=True):
     """Base of the comparisons; the result is bool, comparisons with NaN are false."""
 
     dtypes: ClassVar[frozenset[DType]] = _ANY

@@ -1,5 +1,6 @@
-"""Primitives that reduce over axes. Reduced axes stay, with extent 1: whatever reads the result then
-lines up with what was reduced. Dropping them is a Reshape, which costs nothing."""
+"""Primitives that reduce over axes. Reduced axes stay, with extent 1: whatever reads the result
+then lines up with what was reduced. Dropping them is a Reshape, which costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reduction(Op):
+class Reduction(Op, abstract=True):
     """Base of the reductions.
 
     Arguments:
@@ -78,7 +79,7 @@ class Product(Reduction):
 
 
 @dataclass(frozen=True)
-class Extremum(Reduction):
+class Extremum(Reduction, abstract=True):
     """Base of max and min; NaN if any element is. Ties share the signal evenly."""
 
     has_identity: ClassVar[bool] = False
