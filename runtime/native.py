@@ -32,7 +32,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import llvmlite.binding as llvm
+from ..compiler.llvm import jit
+from ..compiler.llvm.cache import ObjectCache
+from ..compiler.llvm.pool import compile_all
+from ..compiler.llvm.target import Target
 
 LINE = 128
 """Bytes between words that different threads write: a cache line and its prefetched neighbour."""
@@ -495,31 +498,20 @@ class Native:
     run: Callable[[int, int, int, int, int, int], int]
     close: Callable[[int], None]
     worker: int
-    code: object
+    code: jit.Library
 
 
 @functools.cache
 def native() -> Native:
-    """The compiled runner; compiled at the first call of the process."""
-    address = _load(runner_ir())
+    """The runner in memory; compiled, or taken from the cache, at the first call of the process."""
+    objects = compile_all({"runner": runner_ir()}, Target.host(), ObjectCache(), workers=1).objects
+    code = jit.load([objects["runner"]])
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     run = ctypes.CFUNCTYPE(integer, pointer, pointer, integer, pointer, pointer, integer)
     close = ctypes.CFUNCTYPE(None, pointer)
     return Native(
-        run=run(address("quern_run")),
-        close=close(address("quern_close")),
-        worker=address("quern_worker"),
-        code=address,
+        run=run(code.address("quern_run")),
+        close=close(code.address("quern_close")),
+        worker=code.address("quern_worker"),
+        code=code,
     )
-
-
-def _load(ir: str) -> Callable[[str], int]:
-    """Compile IR text for this machine; gives the address of each function by name."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(opt=2)
-    module = llvm.parse_assembly(ir)
-    module.verify()
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    return lambda name: int(engine.get_function_address(name))

@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.errors import UsageError
+from .cpus import usable_cpus
 from .native import (
     CONDITION,
     FIELD_PAUSES,
@@ -146,8 +144,7 @@ def get_runner(threads: int | None = None) -> Runner:
 def default_threads() -> int:
     """How many threads to use when the caller does not say.
 
-    QUERN_NUM_THREADS if that is set; else the processors this process may run on, or its control
-    group's CPU quota, rounded up, where that is less.
+    QUERN_NUM_THREADS if that is set, else `usable_cpus()`.
 
     Raises:
         UsageError: QUERN_NUM_THREADS is not a whole number from 1 to 1024.
@@ -155,54 +152,7 @@ def default_threads() -> int:
     wanted = os.environ.get("QUERN_NUM_THREADS", "").strip()
     if wanted:
         return _checked(int(wanted) if wanted.isdecimal() else wanted, "QUERN_NUM_THREADS")
-    return max(1, min(_processors(), math.ceil(cpu_quota()), MAX_THREADS))
-
-
-def cpu_quota(root: Path = Path("/")) -> float:
-    """CPUs' worth of time that the process's control groups allow; infinity without a limit.
-
-    Reads cgroup v1 and v2 at their usual mount points below `root`. A group is also bound by the
-    groups that contain it, and in a container the path the kernel reports may lie outside of what
-    is mounted: so every level up to the mount point counts, as far as it exists.
-    """
-    return min((quota for group in _groups(root) for quota in _quotas(group)), default=math.inf)
-
-
-def _groups(root: Path) -> Iterator[Path]:
-    """Folders of the process's CPU control groups and of all groups around them."""
-    mounted = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            mounts = [mounted, mounted / "unified"]
-        elif "cpu" in controllers.split(","):
-            mounts = [mounted / controllers, mounted / "cpu"]
-        else:
-            continue
-        inside = PurePosixPath(group.lstrip("/"))
-        for mount in mounts:
-            yield from (mount / level for level in [inside, *inside.parents])
-
-
-def _quotas(group: Path) -> Iterator[float]:
-    """The limits one control group sets: version 2's `cpu.max`, version 1's two files."""
-    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-        try:
-            quota, period = " ".join((group / file).read_text() for file in files).split()
-            if quota not in ("max", "-1"):
-                yield int(quota) / int(period)
-        except (OSError, ValueError, ZeroDivisionError):
-            continue  # no such limit here, or written in a way this version does not know
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return min(usable_cpus(), MAX_THREADS)
 
 
 def _checked(threads: object, name: str) -> int:
@@ -245,7 +195,7 @@ class _Team:
         self._words = memory[(self.address - _address(memory)) // _WORD :]
         self._words[FIELD_THREADS] = threads
         # A wait spins for some 30 µs, but not where the awaited thread may need this very core.
-        self._words[FIELD_PAUSES] = 1000 if threads <= _processors() else 16
+        self._words[FIELD_PAUSES] = 1000 if threads <= usable_cpus() else 16
         self._handles = (ctypes.c_void_p * threads)()  # one for each worker that exists
 
     def start(self) -> None:
