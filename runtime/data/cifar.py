@@ -18,8 +18,7 @@ from numpy.typing import DTypeLike
 
 from ...compiler.errors import DataError
 from .dataset import Array, Dataset, check_labels, from_arrays, scaled
-from .files import CHUNK, PathLike, find_file, open_data, read_array
-from .idx import Part
+from .files import CHUNK, Part, PathLike, check_part, find_file, open_data, read_array
 
 _IMAGE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -120,6 +119,7 @@ def cifar100(
 def _load(
     layout: _Layout, folder: PathLike, part: Part, dtype: DTypeLike, records: int | None
 ) -> Dataset:
+    check_part(part)
     count = layout.records[part] if records is None else records
     shape = (count, layout.label_bytes + _PIXELS)
     names = layout.files[part]

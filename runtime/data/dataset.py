@@ -193,10 +193,12 @@ def from_arrays(
     is foreign. Raises DataError as `Dataset` does, and for negative labels.
     """
     if isinstance(inputs, Mapping):
-        arrays: Inputs = {key: np.asarray(value) for key, value in inputs.items()}
+        arrays: Inputs = {
+            key: _array(value, f"{name}: input '{key}'") for key, value in inputs.items()
+        }
     else:
-        arrays = np.asarray(inputs)
-    goal = np.asarray(targets)
+        arrays = _array(inputs, f"{name}: inputs")
+    goal = _array(targets, f"{name}: targets")
     if goal.ndim != 1 or goal.dtype.kind not in "iu":
         return Dataset(arrays, goal, None, tuple(class_names) if class_names else None, name)
     if class_names is not None:
@@ -206,6 +208,13 @@ def from_arrays(
     check_labels(goal, class_count, name)
     names = None if class_names is None else tuple(class_names)
     return Dataset(arrays, goal.astype(np.int64), class_count, names, name)
+
+
+def _array(values: ArrayLike, where: str) -> Array:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{where}: expected an array of numbers, found: {error}") from error
 
 
 def _frozen(array: Array) -> Array:

@@ -10,6 +10,7 @@ import gzip
 import math
 import os
 import tarfile
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from ...compiler.errors import DataError
 from .dataset import Array
 
 PathLike: TypeAlias = str | os.PathLike[str]
+Part: TypeAlias = Literal["train", "test"]
 
 
 class ByteStream(Protocol):
@@ -59,7 +61,8 @@ def reading(where: PathLike, expected: str) -> Iterator[None]:
         if isinstance(error, DataError):
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = " ".join((reason or type(error).__name__).split())
+        # One line whatever the file holds: zipfile quotes its bytes.
+        reason = textwrap.shorten(reason or type(error).__name__, 120, placeholder=" ...")
         raise DataError(f"{os.fspath(where)}: expected {expected}, found: {reason}") from error
 
 
@@ -99,10 +102,18 @@ def read_array(
     Raises DataError when the stream holds fewer or more bytes than the shape asks for. Reading to
     the end also makes gzip and zip verify their checksums.
     """
+    if len(shape) > MAX_RANK:
+        raise DataError(
+            f"{where}: expected at most {MAX_RANK} axes in the header, found {len(shape)}"
+        )
+    # NumPy refuses such shapes even when another axis of size 0 leaves no data at all.
+    if math.prod(max(n, 1) for n in shape) * dtype.itemsize >= 1 << 63:
+        raise DataError(
+            f"{where}: expected an array that fits an address space, "
+            f"found shape {tuple(shape)} in its header"
+        )
     size = math.prod(shape) * dtype.itemsize
     declared = f"{size:,} bytes of data for {dtype.name} of shape {tuple(shape)}"
-    if len(shape) > MAX_RANK or math.prod(max(n, 1) for n in shape) * dtype.itemsize >= 1 << 63:
-        raise DataError(f"{where}: the header declares an impossible array, {declared}")
     data = read_up_to(stream, size)
     if len(data) < size:
         raise DataError(f"{where}: expected {declared}, found {len(data):,}: the file is truncated")
@@ -116,3 +127,9 @@ def find_file(folder: PathLike, names: Sequence[str]) -> Path | None:
     """The first of `names` that is a file in the folder, plain or with `.gz`; None without one."""
     candidates = (Path(folder) / (name + suffix) for name in names for suffix in ("", ".gz"))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def check_part(part: Part) -> None:
+    """Refuse a part that no format has."""
+    if part not in ("train", "test"):
+        raise DataError(f"part: expected 'train' or 'test', found '{part}'")

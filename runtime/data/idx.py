@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ...compiler.errors import DataError
 from .dataset import Array, Dataset, check_labels, from_arrays, scaled
-from .files import PathLike, find_file, open_data, read_array, read_up_to
-
-Part: TypeAlias = Literal["train", "test"]
+from .files import Part, PathLike, check_part, find_file, open_data, read_array, read_up_to
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("u1"),
@@ -89,6 +87,7 @@ def mnist(folder: PathLike, part: Part = "train", dtype: DTypeLike = np.float32)
     Images (N, 1, H, W), as `dtype` in [0, 1] (or uint8); labels int64 (N,), ten classes. `part` is
     "train" (`train-images-idx3-ubyte`, `train-labels-idx1-ubyte`) or "test" (`t10k-…`).
     """
+    check_part(part)
     prefix = _MNIST_PREFIX[part]
     images = _mnist_file(folder, f"{prefix}-images", "idx3-ubyte")
     labels = _mnist_file(folder, f"{prefix}-labels", "idx1-ubyte")

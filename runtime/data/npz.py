@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from ...compiler.errors import DataError
 from .dataset import Array, Dataset, Inputs, from_arrays
-from .files import ByteStream, PathLike, read_array, read_up_to, reading
-from .idx import Part
+from .files import ByteStream, Part, PathLike, check_part, read_array, read_up_to, reading
 
+MAX_NAME = 200
 _TARGETS = ("targets", "labels", "y")
 _MAGIC = b"\x93NUMPY"
 _DESCR = re.compile(rb"""['"]descr['"]\s*:\s*['"]([<>|=]?[biuf?]\d{0,2})['"]""")
@@ -24,22 +26,42 @@ _ORDER = re.compile(rb"""['"]fortran_order['"]\s*:\s*(True|False)\b""")
 _SHAPE = re.compile(rb"""['"]shape['"]\s*:\s*\(((?:\s*\d{1,19}L?\s*,?)*)\s*\)""")
 
 
-def read_npz(path: PathLike) -> dict[str, Array]:
-    """The arrays of an `.npz` file by name, in native byte order; numbers and bools only."""
+@contextmanager
+def _entries(path: PathLike) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """The open zip, and its entries by the name of the array they hold."""
     where = os.fspath(path)
-    arrays: dict[str, Array] = {}
     with reading(path, "an .npz file"), zipfile.ZipFile(path) as archive:
+        entries: dict[str, zipfile.ZipInfo] = {}
         for entry in archive.infolist():
             name = entry.filename.removesuffix(".npy")
-            if name in arrays:
+            if not name.isprintable() or len(name) > MAX_NAME:
+                raise DataError(
+                    f"{where}: expected readable array names, found {name[:MAX_NAME]!r}"
+                )
+            if name in entries:
                 raise DataError(f"{where}: expected every array once, found '{name}' twice")
+            entries[name] = entry
+        yield archive, entries
+
+
+def read_npz(path: PathLike, suffix: str = "") -> dict[str, Array]:
+    """The arrays of an `.npz` file by name, in native byte order; numbers and bools only.
+
+    With a `suffix`, only the arrays whose names end in it are read.
+    """
+    arrays: dict[str, Array] = {}
+    with _entries(path) as (archive, entries):
+        for name, entry in entries.items():
+            where = f"{os.fspath(path)}:{name}"
+            if not name.endswith(suffix):
+                continue
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataError(
-                    f"{where}: expected '{name}' stored or deflated, "
+                    f"{where}: expected an array stored or deflated, "
                     f"found compression method {entry.compress_type}"
                 )
             with archive.open(entry) as stream:
-                arrays[name] = _read_npy(stream, f"{where}:{name}")
+                arrays[name] = _read_npy(stream, where)
     return arrays
 
 
@@ -67,9 +89,10 @@ def _dtype(descr: str, where: str) -> np.dtype[Any]:
         raise DataError(f"{where}: expected a NumPy dtype, found {descr!r}") from error
 
 
-def has_parts(arrays: dict[str, Array]) -> bool:
-    """Whether the names carry their part, as in `x_train`, `y_train`, `x_test`, `y_test`."""
-    return any(name.endswith("_train") for name in arrays)
+def has_parts(path: PathLike) -> bool:
+    """Whether an `.npz` file's names carry their part, as `x_train`, `y_train`, `x_test` do."""
+    with _entries(path) as (_, entries):
+        return any(name.endswith("_train") for name in entries)
 
 
 def npz(path: PathLike, part: Part = "train") -> Dataset:
@@ -79,17 +102,17 @@ def npz(path: PathLike, part: Part = "train") -> Dataset:
     (N,) are class labels. Where the names end in `_train` and `_test` (`x_train`, `y_train`, ...),
     `part` says which rows to take.
     """
-    where = os.fspath(path)
-    arrays = read_npz(path)
-    if has_parts(arrays):
-        suffix = f"_{part}"
-        arrays = {k.removesuffix(suffix): v for k, v in arrays.items() if k.endswith(suffix)}
+    check_part(part)
+    suffix = f"_{part}" if has_parts(path) else ""
+    arrays = {name.removesuffix(suffix): a for name, a in read_npz(path, suffix).items()}
     goals = [name for name in _TARGETS if name in arrays]
+    where = os.fspath(path)
     if len(goals) != 1 or len(arrays) < 2:
         raise DataError(
-            f"{where}: expected one array named {' or '.join(_TARGETS)} and at least one input, "
-            f"found {', '.join(arrays) or 'no arrays'}"
+            f"{where}: expected one array named "
+            f"{' or '.join(name + suffix for name in _TARGETS)} and at least one for the inputs, "
+            f"found {', '.join(name + suffix for name in arrays) or 'none'}"
         )
     targets = arrays.pop(goals[0])
     inputs: Inputs = arrays if len(arrays) > 1 else next(iter(arrays.values()))
-    return from_arrays(inputs, targets, name=where)
+    return from_arrays(inputs, targets, name=f"{where} {part}" if suffix else where)

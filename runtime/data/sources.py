@@ -9,8 +9,9 @@ import numpy as np
 from ...compiler.errors import DataError
 from .cifar import cifar10, cifar100
 from .dataset import Dataset, Splits, from_arrays
-from .idx import Part, idx, mnist
-from .npz import has_parts, npz, read_npz
+from .files import Part
+from .idx import idx, mnist
+from .npz import has_parts, npz
 
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0
@@ -72,6 +73,6 @@ def load_dataset(spec: str, part: Part = "train") -> Dataset:
 def load_splits(spec: str) -> Splits:
     """Training and test rows of `spec`: the format's own parts, else the fixed `hold_out` split."""
     own_parts = spec.partition(":")[0] in _WITH_PARTS
-    if own_parts or (spec.endswith(".npz") and has_parts(read_npz(spec))):
+    if own_parts or (spec.endswith(".npz") and has_parts(spec)):
         return Splits(load_dataset(spec, "train"), load_dataset(spec, "test"))
     return hold_out(load_dataset(spec))

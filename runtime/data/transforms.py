@@ -72,13 +72,15 @@ def random_crop(
     """
     _images(images, "random_crop")
     height, width = images.shape[2:] if size is None else size
-    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)), mode)
-    room_y, room_x = padded.shape[2] - height, padded.shape[3] - width
-    if min(height, width) < 1 or min(room_y, room_x) < 0:
+    room_y, room_x = (
+        old + 2 * padding - new for old, new in zip(images.shape[2:], (height, width), strict=True)
+    )
+    if padding < 0 or min(height, width) < 1 or min(room_y, room_x) < 0:
         raise DataError(
-            f"random_crop: expected a window inside {padded.shape[2:]} (images "
-            f"{images.shape[2:]} with padding {padding}), found {(height, width)}"
+            f"random_crop: expected a window inside the images {images.shape[2:]} with their "
+            f"padding {padding} >= 0, found {(height, width)}"
         )
+    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)), mode)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
     top = rng.integers(0, room_y, len(images), endpoint=True)
     left = rng.integers(0, room_x, len(images), endpoint=True)
