@@ -216,7 +216,7 @@ class Sigmoid(Unary):
     def compute(self, *inputs: Array) -> Array:
         x = inputs[0]
         tail = np.exp(-np.abs(x))
-        return np.divide(np.where(x >= 0, 1.0, tail), 1.0 + tail)
+        return np.asarray(np.where(x >= 0, 1.0, tail) / (1.0 + tail))
 
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         return y * (1.0 - y)
