@@ -7,6 +7,7 @@ it imports nothing but llvmlite and a little of the standard library: a worker i
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import struct
@@ -124,6 +125,7 @@ def _serve() -> None:
     """Answer requests on standard input until it ends, or nothing has come for `IDLE` seconds."""
     # Ctrl-C reaches the whole process group; it is for the parent, which then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # LLVM aborts on what it cannot do: no dumps
     requests, replies = 0, os.dup(1)
     os.dup2(2, 1)  # whatever LLVM prints must not get between the replies
     initialize()
