@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pkgutil
 import re
 import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import GraphError, ShapeError
@@ -96,7 +98,7 @@ class Op:
     @property
     def short_name(self) -> str:
         """The name a node gets when the user gives none: `log_softmax` for LogSoftmax."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.name).lower()
+        return short_name(self.name)
 
     def attributes(self) -> dict[str, Any]:
         """The fields, by name, in order of declaration."""
@@ -115,6 +117,11 @@ class Op:
     def __str__(self) -> str:
         fields = ", ".join(f"{k}={format_attribute(v)}" for k, v in self.attributes().items())
         return f"{self.name}({fields})" if fields else self.name
+
+
+def short_name(name: str) -> str:
+    """`log_softmax` for LogSoftmax."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def format_attribute(value: Any) -> str:
@@ -149,7 +156,7 @@ def op_from_json(data: dict[str, Any]) -> Op:
     """
     fields = dict(data)
     name = fields.pop("op", None)
-    cls = _REGISTRY.get(name) if isinstance(name, str) else None
+    cls = op_class(name) if isinstance(name, str) else None
     if cls is None:
         raise GraphError(f"there is no operation called {name!r}")
     hints = field_types(cls)
@@ -164,12 +171,20 @@ def op_from_json(data: dict[str, Any]) -> Op:
 
 def op_classes() -> dict[str, type[Op]]:
     """All operations by name."""
+    package = __package__ or ""
+    for module in pkgutil.iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{module.name}")
     return dict(sorted(_REGISTRY.items()))
+
+
+def op_class(name: str) -> type[Op] | None:
+    """The operation of that class name, in whatever module it is; None when there is none."""
+    return _REGISTRY.get(name) or op_classes().get(name)
 
 
 def op_names() -> list[str]:
     """The names of all operations, for error messages and documentation."""
-    return sorted(_REGISTRY)
+    return list(op_classes())
 
 
 def field_types(cls: type[Op]) -> dict[str, Any]:
