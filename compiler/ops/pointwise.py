@@ -30,6 +30,16 @@ Tensors = tuple["Tensor", ...]
 Signals = tuple["Tensor | None", ...]
 
 
+def require_float(op: Op, *inputs: Tensor) -> None:
+    """
+    Raises:
+        DTypeError: when an input of `op` is not of floats.
+    """
+    for x in inputs:
+        if not x.dtype.is_float:
+            raise DTypeError(f"{op.name} takes floats, got {x.type}; cast first")
+
+
 @dataclass(frozen=True)
 class Pointwise(Op, abstract=True):
     """Base of the pointwise primitives: inputs of one dtype, broadcast against each other."""
