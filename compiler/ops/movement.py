@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..errors import ShapeError
+from ..errors import DTypeError, ShapeError
 from ..types import Array, TensorType, broadcast_shapes
 from .base import Op, apply
 from .pointwise import Gradients, Signals, Tensors
@@ -258,7 +258,9 @@ class Concat(Op):
                 for d, (a, b) in enumerate(zip(first.shape, other.shape, strict=True))
                 if d != self.axis
             )
-            if not same or other.dtype is not first.dtype:
+            if other.dtype is not first.dtype:
+                raise DTypeError(f"Concat takes one dtype, got {first} and {other}; cast one")
+            if not same:
                 raise ShapeError(f"{first} and {other} do not fit along axis {self.axis}")
         total = sum(t.shape[self.axis] for t in inputs)
         shape = tuple(total if d == self.axis else n for d, n in enumerate(first.shape))

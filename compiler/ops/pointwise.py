@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..errors import DTypeError
+from ..errors import DTypeError, ShapeError
 from ..types import Array, DType, TensorType, broadcast_shapes
 from .base import Op, apply
 
@@ -237,7 +237,7 @@ class Erf(Unary):
     """Gauss error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x."""
 
     def compute(self, *inputs: Array) -> Array:
-        return np.vectorize(math.erf, otypes=[np.float64])(inputs[0].astype(np.float64))
+        return np.asarray(np.vectorize(math.erf, otypes=[np.float64])(inputs[0]))
 
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         return (2.0 / math.sqrt(math.pi)) * apply(Exp(), -(x * x))
@@ -314,7 +314,10 @@ class Not(Unary):
 
 @dataclass(frozen=True)
 class Cast(Op):
-    """The same values in another dtype; floats to integers round towards 0, to bool is `!= 0`."""
+    """The same values in another dtype. Floats to integers round towards 0, to bool is `!= 0`.
+
+    What NaN and numbers outside of an integer type become is not specified.
+    """
 
     dtype: DType
 
@@ -402,7 +405,7 @@ class Divide(Binary):
 
 @dataclass(frozen=True)
 class FloorDivide(Binary):
-    """Floor of a / b; integers divided by 0 give 0."""
+    """Floor of a / b. Integers divided by 0 give 0, the least one by -1 gives itself."""
 
     differentiable: ClassVar[bool] = False
 
@@ -418,12 +421,12 @@ class Remainder(Binary):
         return np.remainder(inputs[0], inputs[1])
 
     def partials(self, a: Tensor, b: Tensor, y: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-        return signal, -signal * apply(Floor(), a / b)
+        return signal, -signal * apply(FloorDivide(), a, b)
 
 
 @dataclass(frozen=True)
 class Power(Binary):
-    """a ** b. Where a <= 0 the derivative with respect to b is 0 at a = 0 and NaN below."""
+    """a ** b. The derivative with respect to b is 0 where a = 0 and b >= 0, and NaN where a < 0."""
 
     dtypes: ClassVar[frozenset[DType]] = _FLOATS
 
@@ -433,7 +436,7 @@ class Power(Binary):
     def partials(self, a: Tensor, b: Tensor, y: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
         zero = a.constant(0.0)
         base = apply(Where(), b.equal(0.0), zero, b * apply(Power(), a, b - 1.0))
-        exponent = apply(Where(), a.equal(0.0), zero, y * apply(Log(), a))
+        exponent = apply(Where(), a.equal(0.0) & (b >= 0.0), zero, y * apply(Log(), a))
         return signal * base, signal * exponent
 
 
@@ -463,7 +466,8 @@ def _shared_by_winner(first: Tensor, second: Tensor, signal: Tensor) -> tuple[Te
     zero = signal.constant(0.0)
     half = signal * 0.5
     to_first = apply(Where(), first, signal, apply(Where(), second, zero, half))
-    return to_first, signal - to_first
+    to_second = apply(Where(), second, signal, apply(Where(), first, zero, half))
+    return to_first, to_second
 
 
 @dataclass(frozen=True)
@@ -596,7 +600,9 @@ class Iota(Op):
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         if not 0 <= self.axis < self.type.rank:
-            raise DTypeError(f"Iota has no axis {self.axis} in {self.type}")
+            raise ShapeError(f"Iota has no axis {self.axis} in {self.type}")
+        if self.type.dtype not in _SIGNED:
+            raise DTypeError(f"Iota gives signed numbers, not {self.type}")
         return (self.type,)
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:

@@ -34,6 +34,8 @@ class Reduction(Op, abstract=True):
         (x,) = inputs
         if x.dtype is DType.BOOL:
             raise DTypeError(f"{self.name} takes numbers, got bool; cast first")
+        if list(self.axes) != sorted(set(self.axes)):
+            raise ShapeError(f"the axes of {self.name} are sorted, each once, got {self.axes}")
         for axis in self.axes:
             if not 0 <= axis < x.rank:
                 raise ShapeError(f"{self.name} has no axis {axis} in {x}")
@@ -58,7 +60,10 @@ class Sum(Reduction):
 
 @dataclass(frozen=True)
 class Product(Reduction):
-    """Product over axes; 1 over empty ones. The gradient is exact with zeros among the factors."""
+    """Product over axes; 1 over empty ones.
+
+    The gradient is exact with zeros among the factors, the gradient of the gradient without them.
+    """
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
         (x,) = inputs
