@@ -1,8 +1,8 @@
 """What the tests of operations share: running one, and checking gradients by central differences.
 
 The gradients are checked as they are used: of a loss that weighs every element of the result by a
-weight of its own, with respect to the inputs and to those weights. The second round differentiates the
-gradients once more, which tests the gradients of whatever operations the first ones consist of.
+weight of its own, with respect to the inputs and to those weights. The second round differentiates
+the gradients once more, which tests the gradients of whatever operations the first ones consist of.
 """
 
 from __future__ import annotations
