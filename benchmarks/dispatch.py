@@ -28,7 +28,8 @@ def median_us(runner: Runner, steps: NDArray[np.int64], rounds: int, rest: float
     """Median time of a run in µs, `rest` seconds after the run before."""
     times = []
     for _ in range(rounds + 3):
-        time.sleep(rest) if rest else None
+        if rest:
+            time.sleep(rest)
         began = time.perf_counter_ns()
         runner.run(steps)
         times.append(time.perf_counter_ns() - began)

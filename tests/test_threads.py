@@ -310,6 +310,24 @@ def test_pausing_while_threads_are_at_different_steps_repeats_and_skips_nothing(
         np.testing.assert_array_equal(hits, 1)
 
 
+def test_resumed_threads_still_wait_for_those_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    # When thread 0 pauses before the last step, threads 1 and 3 are in one of their naps, their
+    # shares of `middle` still to be done. Threads 2 and 0 must not read those before that.
+    runner, extent = get_runner(4), np.array([4])
+    monkeypatch.setattr(runner, "slice_ns", 100_000)
+    for _ in range(10):
+        program = Program()
+        first, middle, last = np.arange(1, 5), np.zeros(4, np.int64), np.zeros(4, np.int64)
+        for _ in range(3):
+            program.add("nap", 2, PARALLEL, np.array([1000]))  # threads 1 and 3
+        program.add("mirror", 4, PARALLEL, first, middle, extent)
+        program.add("nap", 1, 0, np.array([200]))  # thread 0
+        program.add("mirror", 4, PARALLEL | BARRIER, middle, last, extent)
+        program.run(runner)
+        expected = 3 * first[::-1] + np.arange(4)
+        np.testing.assert_array_equal(last, 3 * expected[::-1] + np.arange(4))
+
+
 @pytest.mark.parametrize("flags", [0, PARALLEL, PARALLEL | BARRIER])
 def test_exception_from_a_signal_ends_the_run_between_two_steps(flags: int) -> None:
     class Enough(Exception):
@@ -477,6 +495,19 @@ def test_interpreter_exits_cleanly(last_words: str) -> None:
     assert finish(process) == (0, "", "")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_workers_are_gone_before_the_interpreter_is_taken_down() -> None:
+    process = child("""
+        import atexit
+        count = lambda: len(os.listdir("/proc/self/task"))
+        before = count()
+        atexit.register(lambda: print(count() - before))  # runs last
+        check_chain(get_runner(4), seed=1)
+        print(count() - before)
+        """)
+    assert finish(process) == (0, "3\n0\n", "")
+
+
 def test_idle_workers_use_no_processor_time() -> None:
     check_chain(get_runner(4), seed=9)
     before = time.process_time()
@@ -537,7 +568,7 @@ def test_caller_s_flush_to_zero_does_not_reach_the_kernels(flags: int) -> None:
     halves, expected = np.zeros_like(tiny), tiny / 2
     program = Program()
     program.add("halve", 64, flags, tiny, halves)
-    steps, runner = program.steps, get_runner(2)
+    steps, runner = program.steps, Runner(2)  # a new one, whose workers inherit the caller's mode
     before = exchange(0x9FC0)  # flush to zero, denormals are zero
     try:
         runner.run(steps)
