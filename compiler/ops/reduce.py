@@ -51,7 +51,8 @@ class Sum(Reduction):
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
         (x,) = inputs
-        return (np.sum(x, axis=self.axes, keepdims=True, dtype=x.dtype),)
+        with np.errstate(all="ignore"):
+            return (np.sum(x, axis=self.axes, keepdims=True, dtype=x.dtype),)
 
     def gradient(self, inputs: Tensors, outputs: Tensors, signals: Signals) -> Gradients:
         (signal,) = signals
@@ -67,7 +68,8 @@ class Product(Reduction):
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
         (x,) = inputs
-        return (np.prod(x, axis=self.axes, keepdims=True, dtype=x.dtype),)
+        with np.errstate(all="ignore"):
+            return (np.prod(x, axis=self.axes, keepdims=True, dtype=x.dtype),)
 
     def gradient(self, inputs: Tensors, outputs: Tensors, signals: Signals) -> Gradients:
         (signal,), (x,) = signals, inputs
