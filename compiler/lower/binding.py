@@ -1,0 +1,102 @@
+"""What every kernel family starts from: a group, its buffers, and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..graph import Graph, Value
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Buffer, Space
+from ..ops.leaf import Constant
+from ..passes.partition import Group
+from ..types import DType, Shape
+from .elements import Elements, local_name, unique
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel and the values that its parameters stand for."""
+
+    kernel: ir.Kernel
+    arguments: tuple[Value, ...]
+
+
+@dataclass
+class Binding:
+    """A group about to be lowered.
+
+    Attributes:
+        graph: the graph.
+        group: which of its nodes.
+        target: the machine.
+        shapes: shapes under which values are indexed where that is not their own.
+    """
+
+    graph: Graph
+    group: Group
+    target: Target
+    shapes: Mapping[Value, Shape] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    scratch: list[Buffer] = field(default_factory=list)
+
+    @cached_property
+    def inputs(self) -> dict[Value, Buffer]:
+        """A buffer for every value the group reads, but for constants of one element."""
+        return {v: self._buffer(v) for v in self.group.inputs if not self._is_number(v)}
+
+    @cached_property
+    def outputs(self) -> dict[Value, Buffer]:
+        """A buffer for every value the group writes."""
+        return {v: self._buffer(v) for v in self.group.outputs}
+
+    def _is_number(self, value: Value) -> bool:
+        node = self.graph.producer(value)
+        return isinstance(node.op, Constant) and node.types[0].size == 1
+
+    def _buffer(self, value: Value) -> Buffer:
+        type = self.graph.type_of(value)
+        hint = local_name(value.node) + (f"_{value.port}" if value.port else "")
+        return Buffer(unique(hint, self.names), self.shape(value), type.dtype)
+
+    def shape(self, value: Value) -> Shape:
+        """The shape a value is indexed by."""
+        found = self.shapes.get(value)
+        return self.graph.type_of(value).shape if found is None else found
+
+    def local(self, hint: str, shape: Shape, dtype: DType, space: Space) -> Buffer:
+        """A buffer of the kernel's own; scratch is given to it by the plan."""
+        buffer = Buffer(unique(hint, self.names), shape, dtype, space)
+        if space is Space.SCRATCH:
+            self.scratch.append(buffer)
+        return buffer
+
+    def var(self, hint: str) -> ir.Var:
+        """A new loop variable."""
+        return ir.Var(unique(hint, self.names))
+
+    def elements(self, given: Mapping[Value, ir.Expr] | None = None) -> Elements:
+        """Elements of what the group reads and computes."""
+        return Elements(
+            self.graph, dict(self.inputs), dict(given or {}), dict(self.shapes), names=self.names
+        )
+
+    def lanes(self, *dtypes: DType) -> int:
+        """Lanes of a vector loop over values of these types; narrow types count as 32 bits."""
+        wide = any(d is DType.FLOAT64 for d in dtypes)
+        return self.target.vector_bits // (64 if wide else 32)
+
+    @cached_property
+    def dtypes(self) -> tuple[DType, ...]:
+        """Dtypes of all that the group computes."""
+        return tuple(t.dtype for n in self.group.nodes for t in self.graph.node(n).types)
+
+    def finish(self, body: ir.Block, note: str = "") -> Lowered:
+        """The kernel."""
+        values = {**self.inputs, **self.outputs}
+        kernel = ir.Kernel(
+            self.group.name, tuple(values.values()), body, tuple(self.scratch), note
+        )
+        return Lowered(kernel, tuple(values))

@@ -1,0 +1,36 @@
+"""What follows an anchor's own result: its group's point nodes, computed where the result still is in
+registers, and the stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..graph import Value
+from ..loops import ir
+from .binding import Binding
+from .elements import Index, broadcast_index
+
+
+def store_results(
+    binding: Binding,
+    given: Mapping[Value, ir.Expr],
+    index: Index,
+    results: Iterable[Value] | None = None,
+) -> ir.Block:
+    """Stores the group's results at one place.
+
+    Arguments:
+        binding: the group.
+        given: the anchor's results there.
+        index: the place, in the group's space.
+        results: which of the group's results; all of them by default.
+    """
+    elements = binding.elements()
+    for value, x in given.items():
+        elements.given[value] = elements.name(x, "result")
+    body: ir.Block = elements.take_block()
+    for value in binding.outputs if results is None else results:
+        place = broadcast_index(index, binding.shape(value))
+        x = elements.at(value, place)
+        body += (*elements.take_block(), ir.Store(binding.outputs[value], place, x))
+    return body

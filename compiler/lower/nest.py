@@ -1,0 +1,553 @@
+"""Point nodes and reductions over one iteration space, in one kernel.
+
+The axes of the space are kept or reduced. For each place on the kept axes (a *row*) the reduced ones are
+walked once a *stage*: a stage computes the reductions whose operands are known by then, and stores the
+full-size results that are. So softmax is three stages of one row (max, sum, quotient), and batch-norm
+statistics are two stages of a channel. Values of a row are computed once a row; full-size values are
+computed again in each stage that needs them, unless they are expensive: then they stay in a row buffer.
+
+Rows are independent, hence parallel. Where there are few rows and much to reduce, each stage is split
+into chunks (by shape alone) whose partial results are combined in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TypeAlias
+
+from ..graph import Graph, Value
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
+from ..ops import reduce as rd
+from ..ops.pointwise import Iota
+from ..passes.partition import Group, Role, is_expensive, role
+from ..types import Shape
+from .binding import Binding, Lowered
+from .elements import Elements, Index, broadcast_index
+
+Place: TypeAlias = dict[int, Expr]
+Loops: TypeAlias = list[tuple[ir.Var, int]]
+
+_REDUCE_OPS: dict[type[rd.Reduction], ReduceOp] = {
+    rd.Sum: ReduceOp.ADD,
+    rd.Product: ReduceOp.MUL,
+    rd.Max: ReduceOp.MAX,
+    rd.Min: ReduceOp.MIN,
+}
+_ROW_BUFFER_BYTES = 32 * 1024
+_POINT_CHUNK = 2048
+_COLUMN_CHUNK = 64
+_ENOUGH_ROWS = 64
+_FEW_ROWS = 16
+_LONG = 16384
+_CHUNKS = 64
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of the iteration space, perhaps several of the user's axes merged into one."""
+
+    extent: int
+    reduced: bool
+    sources: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of an axis: `count` chunks of `length` elements from `base` on."""
+
+    count: int
+    length: int
+    base: int
+
+
+def pieces(extent: int, chunk: int) -> list[Piece]:
+    """An axis in chunks of equal length and what remains."""
+    count, rest = divmod(extent, chunk)
+    whole = [Piece(count, chunk, 0)] if count else []
+    return whole + ([Piece(1, rest, count * chunk)] if rest else [])
+
+
+def lower_nest(graph: Graph, group: Group, target: Target) -> Lowered:
+    """The kernel of a group of point nodes and reductions."""
+    stages = Stages(graph, group)
+    axes = merge_axes(graph, group)
+    shapes = {v: merged_shape(graph, v, axes, len(group.space)) for v in _aligned(graph, group)}
+    if _is_rigid(graph, group):
+        shapes = {}
+    nest = Nest(Binding(graph, group, target, shapes), stages, axes)
+    body = nest.split() if nest.should_split else nest.rows()
+    return nest.binding.finish(body, nest.note)
+
+
+# -- what is computed when ------------------------------------------------------------------------
+
+
+@dataclass
+class Stages:
+    """When each value of a group is known.
+
+    A value's level is the number of reductions that must be finished before it: what has level s is
+    computed in stage s. Reductions over operands of level s are done in stage s; their results are of
+    level s + 1.
+    """
+
+    graph: Graph
+    group: Group
+    level: dict[Value, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.group.nodes:
+            inputs = self.graph.inputs_of(name)
+            level = max((self.level.get(v, 0) for v in inputs), default=0)
+            is_reduction = role(self.graph.node(name).op) is Role.REDUCE
+            for value in self.graph.outputs_of(name):
+                self.level[value] = level + is_reduction
+
+    @cached_property
+    def reductions(self) -> list[Value]:
+        """Results of the reductions, in order."""
+        nodes = (self.graph.node(n) for n in self.group.nodes)
+        return [Value(n.name) for n in nodes if role(n.op) is Role.REDUCE]
+
+    @property
+    def count(self) -> int:
+        """Number of stages that walk the reduced axes."""
+        last = [self.level[v] for v in self.group.outputs if self.is_full(v)]
+        return 1 + max([self.level[v] - 1 for v in self.reductions] + last, default=-1)
+
+    def is_full(self, value: Value) -> bool:
+        """Whether a value has an element for every place on the reduced axes, not one a row."""
+        if not self.group.axes:
+            return True
+        shape = self.graph.type_of(value).shape
+        lead = len(self.group.space) - len(shape)
+        return any(
+            d >= lead and shape[d - lead] > 1 for d in self.group.axes
+        ) and not self._is_row_result(value)
+
+    def _is_row_result(self, value: Value) -> bool:
+        return value in self.level and role(self.graph.producer(value).op) is Role.REDUCE
+
+    def reduced_in(self, stage: int) -> list[Value]:
+        """Reductions done in a stage."""
+        return [v for v in self.reductions if self.level[v] == stage + 1]
+
+    def stored_in(self, stage: int) -> list[Value]:
+        """Full-size results stored in a stage."""
+        return [v for v in self.group.outputs if self.is_full(v) and self.level[v] == stage]
+
+    def row_outputs(self, level: int) -> list[Value]:
+        """Results of one element a row that are known from this level on."""
+        return [v for v in self.group.outputs if not self.is_full(v) and self.level[v] == level]
+
+    def row_values(self, level: int) -> list[Value]:
+        """Point nodes of one element a row that are known from this level on."""
+        return [
+            v
+            for v, at in self.level.items()
+            if at == level and not self.is_full(v) and role(self.graph.producer(v).op) is Role.POINT
+        ]
+
+    def row_level_up_to(self, stage: int) -> list[Value]:
+        """Point nodes of one element a row that are known in a stage."""
+        return [v for level in range(stage + 1) for v in self.row_values(level)]
+
+    def operand(self, reduction: Value) -> Value:
+        """What a reduction reduces."""
+        return self.graph.inputs_of(reduction.node)[0]
+
+    def kept_for_later(self, stage: int) -> list[Value]:
+        """Expensive full-size values of this stage that a later stage needs too."""
+        later: set[Value] = set()
+        for s in range(stage + 1, self.count):
+            later |= self._demanded(s)
+        return [
+            v
+            for v in self._demanded(stage)
+            if v in later
+            and self.level[v] == stage
+            and is_expensive(self.graph.producer(v).op)
+            and v not in self.group.outputs
+        ]
+
+    def _demanded(self, stage: int) -> set[Value]:
+        """The full-size members that a stage computes."""
+        roots = [self.operand(v) for v in self.reduced_in(stage)] + self.stored_in(stage)
+        found: set[Value] = set()
+        while roots:
+            value = roots.pop()
+            if value in self.level and value not in found and self.is_full(value):
+                found.add(value)
+                roots.extend(self.graph.inputs_of(value.node))
+        return found
+
+
+# -- the iteration space --------------------------------------------------------------------------
+
+
+def _aligned(graph: Graph, group: Group) -> list[Value]:
+    """All values that a group's loops index."""
+    own = [v for n in group.nodes for v in graph.outputs_of(n)]
+    return list(dict.fromkeys((*group.inputs, *own)))
+
+
+def _is_rigid(graph: Graph, group: Group) -> bool:
+    """Whether some member needs to know its place along the user's own axes."""
+    nodes = [graph.node(n) for n in group.nodes]
+    return any(isinstance(n.op, Iota) or role(n.op) is Role.MOVE for n in nodes)
+
+
+def merge_axes(graph: Graph, group: Group) -> list[Axis]:
+    """Neighbouring axes as one wherever no value tells them apart."""
+    space = group.space
+    axes = [Axis(n, d in group.axes, (d,)) for d, n in enumerate(space)]
+    if _is_rigid(graph, group):
+        return axes
+    shapes = [_padded(graph.type_of(v).shape, len(space)) for v in _aligned(graph, group)]
+    merged: list[Axis] = []
+    for axis in axes:
+        if merged and _mergeable(merged[-1], axis, space, shapes):
+            last = merged.pop()
+            reduced = axis.reduced if last.extent == 1 else last.reduced
+            axis = Axis(last.extent * axis.extent, reduced, last.sources + axis.sources)
+        merged.append(axis)
+    return merged
+
+
+def _mergeable(first: Axis, second: Axis, space: Shape, shapes: list[Shape]) -> bool:
+    if 1 in (first.extent, second.extent):
+        return True
+    if first.reduced != second.reduced or 0 in (first.extent, second.extent):
+        return False
+    both = [d for d in (*first.sources, *second.sources) if space[d] > 1]
+    return all(len({shape[d] > 1 for d in both}) == 1 for shape in shapes)
+
+
+def _padded(shape: Shape, rank: int) -> Shape:
+    return (1,) * (rank - len(shape)) + shape
+
+
+def merged_shape(graph: Graph, value: Value, axes: list[Axis], rank: int) -> Shape:
+    """A value's shape over merged axes."""
+    shape = _padded(graph.type_of(value).shape, rank)
+    return tuple(math.prod(shape[d] for d in axis.sources) for axis in axes)
+
+
+# -- loops ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Nest:
+    """Builds the loops of one group.
+
+    Attributes:
+        binding: buffers and names.
+        stages: what is computed when.
+        axes: of the iteration space.
+    """
+
+    binding: Binding
+    stages: Stages
+    axes: list[Axis]
+
+    @cached_property
+    def kept(self) -> list[int]:
+        return [d for d, a in enumerate(self.axes) if not a.reduced and a.extent != 1]
+
+    @cached_property
+    def reduced(self) -> list[int]:
+        return [d for d, a in enumerate(self.axes) if a.reduced and a.extent != 1]
+
+    @cached_property
+    def by_columns(self) -> bool:
+        """Whether the innermost axis is kept: then lanes are rows, else lanes share a row."""
+        return not self.reduced or (bool(self.kept) and self.kept[-1] > self.reduced[-1])
+
+    @cached_property
+    def lanes(self) -> int:
+        """Columns take two registers a value, so that a cache line is used as it comes."""
+        lanes = self.binding.lanes(*self.binding.dtypes)
+        return 2 * lanes if self.by_columns and self.reduced else lanes
+
+    @property
+    def note(self) -> str:
+        shape = "x".join(str(a.extent) for a in self.axes) or "scalar"
+        if not self.reduced:
+            return f"pointwise {shape}"
+        way = "split" if self.should_split else "columns" if self.by_columns else "rows"
+        return f"{self.stages.count}-stage reduction {shape} by {way}"
+
+    @cached_property
+    def should_split(self) -> bool:
+        """Few rows and much to reduce."""
+        rows = math.prod(self.axes[d].extent for d in self.kept)
+        length = math.prod(self.axes[d].extent for d in self.reduced)
+        independent = rows // _COLUMN_CHUNK if self.by_columns else rows
+        return bool(self.reduced) and independent < _FEW_ROWS and length >= _LONG
+
+    # -- whole rows ---------------------------------------------------------------------------
+
+    def rows(self) -> ir.Block:
+        """Every row from its first stage to its last."""
+        place: Place = {}
+        loops = []
+        for d in self.kept[:-1] if self.by_columns else self.kept:
+            var = self.binding.var("ijkl"[len(loops) % 4])
+            place[d] = var
+            loops.append((var, self.axes[d].extent))
+        if not self.by_columns or not self.kept:
+            return ir.loop_nest(tuple(loops), self._row(place), LoopKind.PARALLEL)
+        return self._columns(place, loops)
+
+    def _columns(self, place: Place, loops: Loops) -> ir.Block:
+        """The innermost axis in lanes, cut into parallel chunks where there are few outer rows."""
+        axis = self.kept[-1]
+        extent = self.axes[axis].extent
+        chunk = _COLUMN_CHUNK if self.reduced else _POINT_CHUNK
+        whole = math.prod(n for _, n in loops) >= _ENOUGH_ROWS or extent < 2 * chunk
+        body: ir.Block = ()
+        for piece in [Piece(1, extent, 0)] if whole else pieces(extent, chunk):
+            lane, number = self.binding.var("v"), self.binding.var("c")
+            many = piece.count > 1
+            start: Expr = number * piece.length if many else ir.index(0)
+            inside = self._row({**place, axis: start + lane + piece.base})
+            vector = ir.For(lane, piece.length, inside, LoopKind.VECTOR, self.lanes)
+            parallel = (*loops, (number, piece.count)) if many else tuple(loops)
+            body += ir.loop_nest(parallel, (vector,), LoopKind.PARALLEL)
+        return body
+
+    def _row(self, place: Place) -> ir.Block:
+        elements = self.binding.elements()
+        body = self._row_level(elements, place, 0)
+        for stage in range(self.stages.count):
+            accumulators = self._accumulators(stage)
+            keep = [(v, self._row_buffer(v)) for v in self._kept_for_later(stage)]
+            body += tuple(ir.Alloc(buffer) for _, buffer in keep)
+            body += _cleared(accumulators, self.binding.graph)
+            body += self._walk(elements, place, stage, accumulators, keep)
+            for value, accumulator in accumulators.items():
+                elements.given[value] = elements.name(ir.Load(accumulator, ()), "row")
+            for value, buffer in keep:
+                elements.hold(value, buffer, buffer.shape)
+            for value in self.stages.stored_in(stage):
+                elements.hold(value, self.binding.outputs[value], self.binding.shape(value))
+            body += elements.take_block() + self._row_level(elements, place, stage + 1)
+        return body
+
+    def _row_level(self, elements: Elements, place: Place, level: int) -> ir.Block:
+        """What has one element a row: named once, and stored if it is asked for."""
+        for value in self.stages.row_values(level):
+            elements.at(value, self._index(value, place))
+        body = elements.take_block()
+        for value in self.stages.row_outputs(level):
+            index = self._index(value, place)
+            x = elements.at(value, index)
+            body += (*elements.take_block(), ir.Store(self.binding.outputs[value], index, x))
+        return body
+
+    def _walk(
+        self,
+        elements: Elements,
+        place: Place,
+        stage: int,
+        accumulators: dict[Value, Buffer],
+        keep: Sequence[tuple[Value, Buffer]] = (),
+        limits: Mapping[int, tuple[Expr, int]] | None = None,
+    ) -> ir.Block:
+        """The loops over the reduced axes; `limits` gives (start, length) where that is not all."""
+        loops: Loops = []
+        place = dict(place)
+        for d in self.reduced:
+            start, length = (limits or {}).get(d, (ir.index(0), self.axes[d].extent))
+            var = self.binding.var("r")
+            loops.append((var, length))
+            place[d] = start + var
+        inner = elements.inner()
+        body: ir.Block = ()
+        for value, buffer in keep:
+            x = inner.at(value, self._index(value, place))
+            row_index = tuple(
+                ir.index(0) if n == 1 else i
+                for i, n in zip(self._index(value, place), buffer.shape, strict=True)
+            )
+            body += (*inner.take_block(), ir.Store(buffer, row_index, x))
+        for value, accumulator in accumulators.items():
+            operand = self.stages.operand(value)
+            x = inner.at(operand, self._index(operand, place))
+            op = reduce_op(self.binding.graph, value)
+            body += (*inner.take_block(), ir.Accumulate(accumulator, (), op, x))
+        for value in self.stages.stored_in(stage):
+            index = self._index(value, place)
+            x = inner.at(value, index)
+            body += (*inner.take_block(), ir.Store(self.binding.outputs[value], index, x))
+        return self._reduced_loops(loops, body) if body else ()
+
+    def _reduced_loops(self, loops: Loops, body: ir.Block) -> ir.Block:
+        if self.by_columns or not loops:
+            return ir.loop_nest(tuple(loops), body)
+        var, extent = loops[-1]
+        vector = ir.For(var, extent, body, LoopKind.VECTOR, self.lanes)
+        return ir.loop_nest(tuple(loops[:-1]), (vector,))
+
+    def _accumulators(self, stage: int) -> dict[Value, Buffer]:
+        graph = self.binding.graph
+        return {
+            v: self.binding.local("sum", (), graph.type_of(v).dtype, Space.REGISTER)
+            for v in self.stages.reduced_in(stage)
+        }
+
+    def _kept_for_later(self, stage: int) -> list[Value]:
+        """Expensive values that fit into a row buffer."""
+        if self.by_columns:
+            return []
+        length = math.prod(self.axes[d].extent for d in self.reduced)
+        dtype = self.binding.graph.type_of
+        return [
+            v
+            for v in self.stages.kept_for_later(stage)
+            if length * dtype(v).dtype.size <= _ROW_BUFFER_BYTES
+        ]
+
+    def _row_buffer(self, value: Value) -> Buffer:
+        shape = self.binding.shape(value)
+        lead = len(self.axes) - len(shape)
+        row = tuple(n if self.axes[d + lead].reduced else 1 for d, n in enumerate(shape))
+        dtype = self.binding.graph.type_of(value).dtype
+        return self.binding.local("row", row, dtype, Space.STACK)
+
+    def _index(self, value: Value, place: Place) -> Index:
+        """Where the loops stand in a value."""
+        whole = tuple(place.get(d, ir.index(0)) for d in range(len(self.axes)))
+        return broadcast_index(whole, self.binding.shape(value))
+
+    # -- few rows, split into chunks ----------------------------------------------------------
+
+    def split(self) -> ir.Block:
+        """Every stage in parallel chunks, then their partial results combined in order."""
+        axis = max(self.reduced, key=lambda d: self.axes[d].extent)
+        extent = self.axes[axis].extent
+        parts = pieces(extent, -(-extent // _CHUNKS))
+        results: dict[Value, Buffer] = {}
+        body: ir.Block = ()
+        for stage in range(self.stages.count):
+            partial = {v: self._partial(v, parts) for v in self.stages.reduced_in(stage)}
+            first = 0
+            for piece in parts:
+                body += self._chunks(stage, axis, piece, first, partial, results)
+                first += piece.count
+            for value, buffer in partial.items():
+                results[value] = replace(
+                    buffer, name=f"{buffer.name}_total", shape=buffer.shape[:-1]
+                )
+                self.binding.scratch.append(results[value])
+            if partial:
+                body += self._combine(stage, partial, results)
+        return body
+
+    def _partial(self, value: Value, parts: Sequence[Piece]) -> Buffer:
+        shape = (*self.binding.shape(value), sum(p.count for p in parts))
+        dtype = self.binding.graph.type_of(value).dtype
+        return self.binding.local("partial", shape, dtype, Space.SCRATCH)
+
+    def _chunks(
+        self,
+        stage: int,
+        axis: int,
+        piece: Piece,
+        first: int,
+        partial: dict[Value, Buffer],
+        results: dict[Value, Buffer],
+    ) -> ir.Block:
+        """One stage over the chunks of a piece of the longest reduced axis."""
+        number = self.binding.var("c")
+        limits = {axis: (number * piece.length + piece.base, piece.length)}
+
+        def inside(place: Place) -> ir.Block:
+            elements = self._resumed(place, stage, results)
+            accumulators = self._accumulators(stage)
+            body = elements.take_block() + _cleared(accumulators, self.binding.graph)
+            body += self._walk(elements, place, stage, accumulators, limits=limits)
+            for value, buffer in partial.items():
+                index = (*self._index(value, place), number + first)
+                body += (ir.Store(buffer, index, ir.Load(accumulators[value], ())),)
+            return body
+
+        return self._over_rows(inside, [(number, piece.count)])
+
+    def _combine(
+        self, stage: int, partial: dict[Value, Buffer], results: dict[Value, Buffer]
+    ) -> ir.Block:
+        """The chunks' partial results as one, and what follows from them for each row."""
+
+        def inside(place: Place) -> ir.Block:
+            elements = self._resumed(place, stage, results)
+            accumulators = self._accumulators(stage)
+            body = elements.take_block() + _cleared(accumulators, self.binding.graph)
+            for value, buffer in partial.items():
+                number, index = self.binding.var("c"), self._index(value, place)
+                x = ir.Load(buffer, (*index, number))
+                op = reduce_op(self.binding.graph, value)
+                add = ir.Accumulate(accumulators[value], (), op, x)
+                total = elements.name(ir.Load(accumulators[value], ()), "row")
+                body += (ir.For(number, buffer.shape[-1], (add,)), *elements.take_block())
+                body += (ir.Store(results[value], index, total),)
+                elements.given[value] = total
+            levels = (0, 1) if stage == 0 else (stage + 1,)
+            for level in levels:
+                body += self._row_level(elements, place, level)
+            return body
+
+        return self._over_rows(inside, [])
+
+    def _resumed(self, place: Place, stage: int, results: dict[Value, Buffer]) -> Elements:
+        """Elements that know what earlier stages have found."""
+        elements = self.binding.elements()
+        for value, buffer in results.items():
+            if self.stages.level[value] <= stage:
+                load = ir.Load(buffer, self._index(value, place))
+                elements.given[value] = elements.name(load, "row")
+        for value in self.stages.row_level_up_to(stage):
+            elements.at(value, self._index(value, place))
+        for earlier in range(stage):
+            for value in self.stages.stored_in(earlier):
+                elements.hold(value, self.binding.outputs[value], self.binding.shape(value))
+        return elements
+
+    def _over_rows(self, inside: Callable[[Place], ir.Block], extra: Loops) -> ir.Block:
+        """Loops over the kept axes: parallel, the innermost one in lanes if it is contiguous."""
+        place: Place = {}
+        loops: Loops = []
+        lane: ir.Var | None = None
+        for d in self.kept:
+            var = self.binding.var("k")
+            place[d] = var
+            if self.by_columns and d == self.kept[-1]:
+                lane = var
+            else:
+                loops.append((var, self.axes[d].extent))
+        body = inside(place)
+        if lane is not None:
+            extent = self.axes[self.kept[-1]].extent
+            body = (ir.For(lane, extent, body, LoopKind.VECTOR, self.lanes),)
+        return ir.loop_nest((*loops, *extra), body, LoopKind.PARALLEL)
+
+
+def reduce_op(graph: Graph, value: Value) -> ReduceOp:
+    """How a reduction's result accumulates."""
+    op = graph.producer(value).op
+    assert isinstance(op, rd.Reduction)
+    return _REDUCE_OPS[type(op)]
+
+
+def _cleared(accumulators: Mapping[Value, Buffer], graph: Graph) -> ir.Block:
+    """Accumulators, holding the identity of their reduction."""
+    body: ir.Block = ()
+    for value, buffer in accumulators.items():
+        start = reduce_op(graph, value).identity(buffer.dtype)
+        body += (ir.Alloc(buffer), ir.Store(buffer, (), ir.Const(start, buffer.dtype)))
+    return body

@@ -1,0 +1,126 @@
+"""Register tiles: the outer products that matrix products and convolutions are made of.
+
+A tile is `rows` x `columns` accumulators in registers. In every step of the reduction each row's scalar is
+multiplied by the columns' vectors: rows + columns loads for rows * columns multiply-adds. How large a
+tile may be is the number of registers: rows * vectors accumulators, the vectors, and one scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp
+from ..types import DType
+
+VECTORS = 2
+
+
+@dataclass(frozen=True)
+class Span:
+    """`length` places from `start` on, `count` times."""
+
+    start: int
+    length: int
+    count: int = 1
+
+
+def most_rows(target: Target, vectors: int = VECTORS) -> int:
+    """Rows of the largest tile of so many vectors: rows * vectors + vectors + 1 registers."""
+    return max(1, (target.registers - vectors - 1) // vectors)
+
+
+def balanced(extent: int, most: int) -> list[Span]:
+    """An extent in equal blocks of at most `most`, and a smaller one at the end.
+
+    49 rows in blocks of at most 14 are 13 + 13 + 13 + 10.
+    """
+    if extent == 0:
+        return []
+    length = -(-extent // -(-extent // most))
+    count, rest = divmod(extent, length)
+    spans = [Span(0, length, count)]
+    return spans + ([Span(count * length, rest)] if rest else [])
+
+
+def panels(extent: int, width: int) -> list[Span]:
+    """An extent in panels of `width` columns, and what remains."""
+    count, rest = divmod(extent, width)
+    spans = [Span(0, width, count)] if count else []
+    return spans + ([Span(count * width, rest)] if rest else [])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a tile, as vectors.
+
+    Arguments:
+        width: number of columns.
+        lanes: of a whole vector; the last one may be narrower.
+        dtype: of the accumulators.
+    """
+
+    width: int
+    lanes: int
+    dtype: DType
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """(first column, width) of each vector."""
+        return [(i, min(self.lanes, self.width - i)) for i in range(0, self.width, self.lanes)]
+
+    def each(self, lane: ir.Var, body: dict[int, ir.Block]) -> ir.Block:
+        """Vector loops over the columns, with the body of each vector by its first column."""
+        return tuple(
+            ir.For(lane, width, body[first], LoopKind.VECTOR, self.lanes)
+            for first, width in self.parts
+        )
+
+
+def clear(accumulator: Buffer, rows: int, columns: Columns, row: ir.Var, lane: ir.Var) -> ir.Block:
+    """The accumulators, holding zeros."""
+    zero = ir.Const(0.0 if accumulator.dtype.is_float else 0, accumulator.dtype)
+    body = columns.each(
+        lane, {c: (ir.Store(accumulator, (row, lane + c), zero),) for c, _ in columns.parts}
+    )
+    return (ir.Alloc(accumulator), ir.For(row, rows, body, LoopKind.UNROLLED))
+
+
+def outer_product(
+    accumulator: Buffer,
+    rows: Sequence[tuple[ir.Var, int]],
+    columns: Columns,
+    lane: ir.Var,
+    scalar: Expr,
+    vector: dict[int, Expr],
+) -> ir.Block:
+    """One step of the reduction: accumulator[row, column] += scalar(row) * vector(column).
+
+    Arguments:
+        accumulator: registers, (rows, columns).
+        rows: loops over the rows, outermost first; their variables occur in `scalar`.
+        columns: of the tile.
+        lane: variable that occurs in `vector`.
+        scalar: what is broadcast.
+        vector: for each first column, what varies over the lanes.
+    """
+    number: Expr = ir.index(0)
+    for var, extent in rows:
+        number = number * extent + var
+    body = columns.each(
+        lane,
+        {
+            c: (
+                ir.Accumulate(
+                    accumulator,
+                    (number, lane + c),
+                    ReduceOp.ADD,
+                    ir.binary(ir.BinaryOp.MUL, scalar, vector[c]),
+                ),
+            )
+            for c, _ in columns.parts
+        },
+    )
+    return ir.loop_nest(tuple(rows), body, LoopKind.UNROLLED)

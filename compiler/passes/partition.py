@@ -1,0 +1,446 @@
+"""Which nodes share a kernel.
+
+Nodes are of five roles. *Views* (reshape) are other names for memory. *Moves* (transpose, slice, pad …)
+and *point* nodes are computed element by element wherever they are asked for. *Reductions* join point
+nodes over one iteration space. *Anchors* (products, convolutions, pools, scatters) have a loop nest of
+their own; point nodes of their output's shape become their epilogue.
+
+One walk in topological order: a point node joins the group of one of its inputs when the shapes line up
+and no cycle arises; otherwise it *floats*: whoever asks for it computes it again from memory, or it gets a
+kernel of its own when someone needs it in memory. So cheap things (a ReLU mask, a bias, a normalised
+value that is known from its statistics) are never stored for a later group.
+
+The graph itself is not rewritten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+
+from ..graph import Graph, Node, Phase, Value
+from ..ops import movement as mv
+from ..ops import pointwise as pw
+from ..ops.base import Op
+from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
+from ..ops.indexing import Take, TakeAlongAxis
+from ..ops.leaf import Leaf
+from ..ops.linear import MatMul
+from ..ops.pool import MaxPool, SumPool
+from ..ops.random import Philox
+from ..ops.reduce import Reduction
+from ..types import Shape
+
+_MAX_MEMBERS = 48
+_MAX_NAME = 72
+_SMALL = 16
+_REMAT_DEPTH = 4
+
+
+class Role(Enum):
+    """How a node takes part in kernels."""
+
+    LEAF = "leaf"
+    VIEW = "view"
+    MOVE = "move"
+    POINT = "point"
+    REDUCE = "reduce"
+    ANCHOR = "anchor"
+
+
+_ROLES: tuple[tuple[type[Op], Role], ...] = (
+    (Leaf, Role.LEAF),
+    (mv.Reshape, Role.VIEW),
+    (pw.Pointwise, Role.POINT),
+    (pw.Cast, Role.POINT),
+    (pw.Iota, Role.POINT),
+    (Philox, Role.POINT),
+    (mv.Broadcast, Role.POINT),
+    (Reduction, Role.REDUCE),
+    (mv.Transpose, Role.MOVE),
+    (mv.Slice, Role.MOVE),
+    (mv.Unslice, Role.MOVE),
+    (mv.Pad, Role.MOVE),
+    (Take, Role.MOVE),
+    (TakeAlongAxis, Role.MOVE),
+)
+_EXPENSIVE = (
+    pw.Exp,
+    pw.Expm1,
+    pw.Log,
+    pw.Log1p,
+    pw.Sin,
+    pw.Cos,
+    pw.Tanh,
+    pw.Sigmoid,
+    pw.Erf,
+    pw.Power,
+    Philox,
+)
+_WITH_EPILOGUE = (MatMul, Conv, ConvInputGradient, ConvWeightGradient, SumPool)
+
+
+def role(op: Op) -> Role:
+    """The role of an operation; what is nothing else is an anchor."""
+    return next((r for kind, r in _ROLES if isinstance(op, kind)), Role.ANCHOR)
+
+
+def is_expensive(op: Op) -> bool:
+    """Whether computing an element again costs more than reading it from memory."""
+    return isinstance(op, _EXPENSIVE)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that become one kernel.
+
+    Arguments:
+        name: of the kernel, from the user's nodes: `conv1_relu1_pool1`.
+        nodes: what it computes, in topological order; a cheap node can be in several groups.
+        anchor: the node whose loop nest it is; None for point nodes and reductions.
+        pool: a max-pool whose windows are read from the anchor's output while that is in cache.
+        space: shape of the iterations: the output of the anchor or pool, or what is reduced.
+        axes: the reduced axes.
+        inputs: values it reads from memory.
+        outputs: values it writes.
+        phase: of its first node.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    anchor: str | None
+    pool: str | None
+    space: Shape
+    axes: tuple[int, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    phase: Phase
+
+    @cached_property
+    def members(self) -> frozenset[str]:
+        """`nodes` as a set."""
+        return frozenset(self.nodes)
+
+
+def storage(graph: Graph, value: Value) -> Value:
+    """The value whose memory a value is, seen through views."""
+    while role(graph.node(value.node).op) is Role.VIEW:
+        (value,) = graph.inputs_of(value.node)
+    return value
+
+
+def partition(graph: Graph) -> tuple[Group, ...]:
+    """The groups of a graph of primitives, each after the groups whose results it reads."""
+    return _Partition(graph).run()
+
+
+@dataclass
+class _Draft:
+    """A group in the making."""
+
+    number: int
+    space: Shape
+    phase: Phase
+    anchor: str | None = None
+    pool: str | None = None
+    axes: tuple[int, ...] | None = None
+    members: dict[str, None] = field(default_factory=dict)
+    sources: set[int] = field(default_factory=set)
+
+
+@dataclass
+class _Partition:
+    graph: Graph
+    drafts: list[_Draft] = field(default_factory=list)
+    home: dict[str, int] = field(default_factory=dict)
+    stored: dict[Value, None] = field(default_factory=dict)
+
+    def run(self) -> tuple[Group, ...]:
+        for node in self.graph.nodes():
+            kind = role(node.op)
+            if kind is Role.POINT:
+                self._place_point(node)
+            elif kind is Role.REDUCE:
+                self._place_reduction(node)
+            elif kind is Role.ANCHOR:
+                self._place_anchor(node)
+        for value in (*self.graph.outputs.values(), *self.graph.updates.values()):
+            self._store(value)
+        return self._finish()
+
+    # -- placing ----------------------------------------------------------------------------------
+
+    def _place_point(self, node: Node) -> None:
+        users = [role(self.graph.node(u).op) for u in self.graph.users_of(node.name)]
+        only_reduced = bool(users) and all(r is Role.REDUCE for r in users)
+        for draft in self._candidates(node):
+            if draft.anchor and only_reduced:
+                continue
+            if self._fits(draft, node) and self._joinable(draft, node):
+                self._join(draft, node)
+                return
+
+    def _place_reduction(self, node: Node) -> None:
+        assert isinstance(node.op, Reduction)
+        (x,) = self.graph.inputs_of(node.name)
+        shape = self.graph.type_of(x).shape
+        for draft in self._candidates(node):
+            same = draft.axes is None or draft.axes == node.op.axes
+            if draft.anchor or draft.space != shape or not same:
+                continue
+            if self._may_follow(draft, node) and self._joinable(draft, node):
+                draft.axes = node.op.axes
+                self._join(draft, node)
+                return
+        draft = self._new(shape, node.phase)
+        draft.axes = node.op.axes
+        self._join(draft, node)
+
+    def _place_anchor(self, node: Node) -> None:
+        if isinstance(node.op, MaxPool) and self._join_pool(node):
+            return
+        draft = self._new(node.types[0].shape, node.phase, anchor=node.name)
+        for value in self.graph.inputs_of(node.name):
+            if not isinstance(node.op, mv.Concat):
+                self._store(self._through_strides(value) if isinstance(node.op, MatMul) else value)
+        self._join(draft, node)
+
+    def _through_strides(self, value: Value) -> Value:
+        """What a product reads with other strides, seen through transposes and slices."""
+        node = self.graph.producer(value)
+        while isinstance(node.op, mv.Transpose | mv.Slice) and node.name not in self.home:
+            (value,) = self.graph.inputs_of(node.name)
+            node = self.graph.producer(value)
+        return value
+
+    def _join_pool(self, node: Node) -> bool:
+        """Puts a max-pool behind the convolution that nothing else reads."""
+        (x,) = self.graph.inputs_of(node.name)
+        if x.node not in self.home:
+            return False
+        draft = self.drafts[self.home[x.node]]
+        anchor = self.graph.node(draft.anchor) if draft.anchor else None
+        if anchor is None or not isinstance(anchor.op, Conv) or draft.pool:
+            return False
+        if draft.phase is not node.phase or not self._private(draft, node.name):
+            return False
+        draft.pool = node.name
+        draft.space = node.types[0].shape
+        self._join(draft, node)
+        return True
+
+    def _private(self, draft: _Draft, reader: str) -> bool:
+        """Whether nothing but `reader` will ask for what a group computes."""
+        inside = {*draft.members, reader}
+        return all(
+            self.home.get(name) != draft.number
+            or (
+                inside.issuperset(self.graph.users_of(name))
+                and not self._results.intersection(self.graph.outputs_of(name))
+            )
+            for name in draft.members
+        )
+
+    @cached_property
+    def _results(self) -> frozenset[Value]:
+        return frozenset((*self.graph.outputs.values(), *self.graph.updates.values()))
+
+    # -- joining ----------------------------------------------------------------------------------
+
+    def _new(self, space: Shape, phase: Phase, anchor: str | None = None) -> _Draft:
+        draft = _Draft(len(self.drafts), space, phase, anchor)
+        self.drafts.append(draft)
+        return draft
+
+    def _candidates(self, node: Node) -> list[_Draft]:
+        """Groups of the direct inputs: anchors first, then the latest."""
+        inputs = self.graph.inputs_of(node.name)
+        numbers = {self.home[v.node] for v in inputs if v.node in self.home}
+        found = [self.drafts[i] for i in numbers]
+        return sorted(found, key=lambda d: (d.anchor is None, -d.number))
+
+    def _may_follow(self, draft: _Draft, node: Node) -> bool:
+        """Groups keep to one phase, but updates may follow the gradient they use."""
+        if len(draft.members) >= _MAX_MEMBERS:
+            return False
+        update = node.phase is Phase.UPDATE and draft.phase is Phase.BACKWARD
+        return update or node.phase is draft.phase
+
+    def _fits(self, draft: _Draft, node: Node) -> bool:
+        """Whether a point node's shape lines up with a group's iterations."""
+        shape = node.types[0].shape
+        if not self._may_follow(draft, node):
+            return False
+        if draft.anchor:
+            anchor = self.graph.node(draft.anchor)
+            return shape == draft.space and isinstance(anchor.op, _WITH_EPILOGUE)
+        if draft.axes is None:
+            return shape == draft.space
+        if len(shape) > len(draft.space):
+            return False
+        padded = (1,) * (len(draft.space) - len(shape)) + shape
+        return all(n in (1, s) for n, s in zip(padded, draft.space, strict=True))
+
+    def _joinable(self, draft: _Draft, node: Node) -> bool:
+        """Whether everything a node reads from memory is done before the group runs."""
+        sources = set(self._memory(draft, node))
+        return draft.number not in sources and not self._any_reaches(draft.number, sources)
+
+    def _any_reaches(self, target: int, starts: set[int]) -> bool:
+        """Whether a group among `starts` depends on group `target`."""
+        seen, stack = set(starts), list(starts)
+        while stack:
+            number = stack.pop()
+            if number == target:
+                return True
+            new = self.drafts[number].sources - seen
+            seen |= new
+            stack.extend(new)
+        return False
+
+    def _memory(self, draft: _Draft, node: Node) -> Iterator[int]:
+        """Numbers of the groups whose results a node reads from memory if it joins `draft`."""
+        for value in self.graph.inputs_of(node.name):
+            yield from self._memory_of(draft, value, aligned=role(node.op) is not Role.MOVE)
+
+    def _memory_of(self, draft: _Draft, value: Value, aligned: bool) -> Iterator[int]:
+        node = self.graph.producer(value)
+        kind = role(node.op)
+        if kind is Role.LEAF or (aligned and node.name in draft.members):
+            return
+        if kind is Role.VIEW:
+            yield from self._memory_of(draft, self.graph.inputs_of(node.name)[0], False)
+        elif node.name in self.home and not self._recomputable(value):
+            yield self.home[node.name]
+        else:
+            aligned = aligned and kind is Role.POINT
+            for x in self.graph.inputs_of(node.name):
+                yield from self._memory_of(draft, x, aligned)
+
+    def _join(self, draft: _Draft, node: Node) -> None:
+        """Adds a node, and the floating nodes it reads, to a group."""
+        draft.members[node.name] = None
+        if role(node.op) not in (Role.MOVE,) and node.name not in self.home:
+            self.home[node.name] = draft.number
+        for value in self.graph.inputs_of(node.name):
+            self._read(draft, value)
+
+    def _read(self, draft: _Draft, value: Value) -> None:
+        node = self.graph.producer(value)
+        kind = role(node.op)
+        if kind is Role.LEAF or node.name in draft.members:
+            return
+        if kind is Role.VIEW:
+            self._store(value)
+            base = storage(self.graph, value).node
+            if base in self.home:
+                draft.sources.add(self.home[base])
+        elif node.name in self.home and not self._recomputable(value):
+            self._store(value)
+            draft.sources.add(self.home[node.name])
+        else:
+            draft.members[node.name] = None
+            for x in self.graph.inputs_of(node.name):
+                self._read(draft, x)
+
+    def _recomputable(self, value: Value, depth: int = _REMAT_DEPTH) -> bool:
+        """Whether a value of another group is had more cheaply again than from memory.
+
+        It must not be stored already, and what it is computed from must be: parameters, stored
+        values, or values that are small beside it.
+        """
+        node = self.graph.producer(value)
+        if value in self.stored or role(node.op) is not Role.POINT or is_expensive(node.op):
+            return False
+        if depth == 0 or value in self._results:
+            return False
+        size = self.graph.type_of(value).size
+        return all(self._at_hand(x, size, depth - 1) for x in self.graph.inputs_of(node.name))
+
+    def _at_hand(self, value: Value, size: int, depth: int) -> bool:
+        base = storage(self.graph, value)
+        if isinstance(self.graph.producer(base).op, Leaf) or base in self.stored:
+            return True
+        small = self.graph.type_of(base).size * _SMALL <= size and base.node in self.home
+        return small or (base == value and self._recomputable(value, depth))
+
+    def _store(self, value: Value) -> None:
+        """Makes sure that a value gets into memory."""
+        value = storage(self.graph, value)
+        node = self.graph.producer(value)
+        if isinstance(node.op, Leaf) or value in self.stored:
+            return
+        if node.name not in self.home:
+            draft = self._new(node.types[0].shape, node.phase)
+            self.home[node.name] = draft.number
+            self._join(draft, node)
+        self.stored[value] = None
+
+    # -- finishing --------------------------------------------------------------------------------
+
+    def _finish(self) -> tuple[Group, ...]:
+        names: dict[str, int] = {}
+        order = {node.name: i for i, node in enumerate(self.graph.nodes())}
+        groups = []
+        for draft in self._sorted():
+            nodes = tuple(sorted(draft.members, key=order.__getitem__))
+            outputs = tuple(
+                v for v in self.stored if self.home[v.node] == draft.number
+            )
+            name = self._name(nodes, draft.phase)
+            names[name] = names.get(name, 0) + 1
+            unique = name if names[name] == 1 else f"{name}_{names[name]}"
+            groups.append(
+                Group(
+                    unique,
+                    nodes,
+                    draft.anchor,
+                    draft.pool,
+                    draft.space,
+                    draft.axes or (),
+                    self._inputs(draft),
+                    outputs,
+                    draft.phase,
+                )
+            )
+        return tuple(groups)
+
+    def _inputs(self, draft: _Draft) -> tuple[Value, ...]:
+        found: dict[Value, None] = {}
+        for name in draft.members:
+            for value in self.graph.inputs_of(name):
+                if value.node not in draft.members:
+                    found[value] = None
+        return tuple(found)
+
+    def _sorted(self) -> list[_Draft]:
+        """Groups in an order in which each comes after its sources, else as they were begun."""
+        done: set[int] = set()
+        result: list[_Draft] = []
+        for start in self.drafts:
+            stack = [start.number]
+            while stack:
+                number = stack[-1]
+                waiting = sorted(self.drafts[number].sources - done - {number}, reverse=True)
+                if number in done or not waiting:
+                    stack.pop()
+                    if number not in done:
+                        done.add(number)
+                        result.append(self.drafts[number])
+                else:
+                    stack.extend(waiting)
+        return result
+
+    def _name(self, nodes: tuple[str, ...], phase: Phase) -> str:
+        origins = dict.fromkeys(
+            o.name for n in nodes for o in self.graph.node(n).origins
+        )
+        text = "_".join(origins)
+        if len(text) > _MAX_NAME:
+            first, last = next(iter(origins)), next(reversed(origins))
+            text = f"{first}_to_{last}"[:_MAX_NAME]
+        prefix = {Phase.FORWARD: "", Phase.BACKWARD: "grad_", Phase.UPDATE: "update_"}[phase]
+        return prefix + re.sub(r"[^A-Za-z0-9_.]", "_", text)
