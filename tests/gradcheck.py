@@ -39,13 +39,15 @@ def run_op(op: Op, *arrays: Array) -> tuple[Array, ...]:
     return run(lambda first, *others: apply_all(op, first, *others), *arrays)
 
 
-def run_gradients(
-    function: Callable[..., Tensor], weights: Array, *arrays: Array
-) -> list[Array | None]:
-    """The gradients of the weighted sum of the result, with respect to each float array."""
+def run_gradients(function: Callable[..., Tensor], weights: Array, *arrays: Array) -> list[Array]:
+    """The gradients of the weighted sum of the result, with respect to each float array.
+
+    They are zeros where nothing flows.
+    """
     graph, feeds = _weighted_sum(function, weights, arrays)
     names = [n for n in feeds if n != "weights" and feeds[n].dtype.kind == "f"]
-    return [found for _, found in _analytic(Expand(for_gradient=True).apply(graph), feeds, names)]
+    pairs = _analytic(Expand(for_gradient=True).apply(graph), feeds, names)
+    return [found for _, found in pairs]
 
 
 def check_gradients(
@@ -70,10 +72,9 @@ def check_gradients(
         pairs = _analytic(graph, feeds, names)
         for name, (_, found) in zip(names, pairs, strict=True):
             expected = _differences(forward, feeds, name, step)
-            got = np.zeros_like(expected) if found is None else found
             scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
             np.testing.assert_allclose(
-                got, expected, rtol=0, atol=1e-6 * scale, err_msg=f"round {number + 1}, {name}"
+                found, expected, rtol=0, atol=1e-6 * scale, err_msg=f"round {number + 1}, {name}"
             )
         _set_loss(graph, [t for t, _ in pairs], rng)
 
@@ -90,12 +91,15 @@ def _weighted_sum(
 
 def _analytic(
     graph: Graph, feeds: Mapping[str, Array], names: Sequence[str]
-) -> list[tuple[Tensor | None, Array | None]]:
-    """The gradients of the loss, as new nodes of the graph and as numbers."""
+) -> list[tuple[Tensor | None, Array]]:
+    """The gradients of the loss, as new nodes of the graph (None for no path) and as numbers."""
     loss = graph.tensor(graph.outputs["loss"])
     found = gradients(graph, [loss], [graph.tensor(Value(n)) for n in names])
     values = evaluate(graph, feeds).values
-    return [(t, None if t is None else values[t.value]) for t in found]
+    return [
+        (t, np.zeros_like(feeds[name]) if t is None else values[t.value])
+        for name, t in zip(names, found, strict=True)
+    ]
 
 
 def _set_loss(graph: Graph, found: Sequence[Tensor | None], rng: np.random.Generator) -> None:

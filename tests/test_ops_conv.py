@@ -203,7 +203,7 @@ def test_nan_and_infinity_reach_the_windows_that_read_them_only() -> None:
 
 
 def stamped(x: Array, w: Array, op: ConvTranspose) -> Array:
-    """A transposed convolution by its picture: each element of x stamps the kernel on the output."""
+    """A transposed convolution by its picture: each element of x stamps the kernel on y."""
     n, c, *spatial = x.shape
     per_group, kernel = w.shape[1], w.shape[2:]
     full = tuple(

@@ -225,7 +225,7 @@ def test_sum_and_its_transpose(geometry: tuple[Index, Window], seed: int, dtype:
     assert y.dtype == dtype
     expected = pooled(x.astype(np.float64), w, lambda _, elements: sum(elements))
     np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
-    dy = np.random.default_rng(seed + 1).standard_normal(y.shape)
+    dy = np.random.default_rng(seed + 1).standard_normal((2, 2, *w.outputs(spatial)))
     (back,) = run_op(gradient_of(SumPoolGradient, spatial, w), dy)
     form = np.vdot(x.astype(np.float64), back)
     assert np.vdot(expected, dy) == pytest.approx(form, rel=1e-9, abs=1e-9)
