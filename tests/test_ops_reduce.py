@@ -13,7 +13,7 @@ from quern.compiler.errors import DTypeError, ShapeError
 from quern.compiler.ops import reduce as rd
 from quern.compiler.ops.base import apply
 
-X = spread((2, 3, 4))
+X = spread((2, 3, 2))
 WHOLE = np.arange(-3, 3).reshape(2, 3)
 
 CASES = [
