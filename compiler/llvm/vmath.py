@@ -2,11 +2,19 @@
 
 `call(f, "exp", x)` appends code to the function that `f` is building and returns the result.
 float32 functions are this module's own: at most 4 ULP over the whole float32 range, subnormal
-arguments and results, ±0, infinities and NaN included (what each one measures is in `FUNCTIONS`'s
-comments). float64 functions call libm once a lane: accuracy first.
+arguments and results, ±0, infinities and NaN included. float64 functions call libm once a lane:
+accuracy first. The largest errors of float32, in ULP, with FMA and without:
+
+    exp     1.66  1.59      tanh    2.57  2.61      sin    1.96  2.01      pow   0.55  0.55
+    expm1   1.42  1.35      sigmoid 3.45  3.02      cos    1.98  1.98      sqrt  0.50  0.50
+    log     1.22  1.20      erf     2.93  3.01      log1p  1.75  1.75      rsqrt 1.49  1.49
+
+(exp, tanh, sigmoid and erf over every argument, and log with FMA; the others over every 97th or
+nearer, pow at random.) floor, ceil, trunc and round, which halves to even, are exact.
 
 Every lane goes through the same operations whatever the number of lanes, so a loop's scalar or odd
-tail has the same bits as its body. They differ only between targets with and without FMA. No
+tail has the same bits as its body (of a NaN, neither sign nor payload is promised). Results differ
+only between targets with and without FMA. No
 fast-math flag is used, and nothing rests on flags of the processor but the defaults: rounding to
 nearest, subnormals not flushed (a thread that sets FTZ or DAZ in MXCSR breaks the promises above).
 
@@ -145,11 +153,16 @@ def _reduce_exp(f: FunctionBuilder, x: Value) -> tuple[Value, Value]:
     return r, _real(f, f.shl(_bits(f, shifted), 23))
 
 
+def _exponential(f: FunctionBuilder, r: Value, coefficients: Sequence[float]) -> Value:
+    """The sum r + r² Q(r), about e^r - 1, to the last place."""
+    return f.multiply_add(f.fmul(r, r), _polynomial(f, r, coefficients), r)
+
+
 def _exp_of(f: FunctionBuilder, x: Value) -> Value:
     """e^x for x in [-104, 89] or NaN."""
     r, s = _reduce_exp(f, x)
-    p = _polynomial(f, r, (1.0, 1.0, *_EXP))
-    return f.fmul(f.fmul(p, s), s)
+    q = _exponential(f, r, _EXP)
+    return f.fmul(f.multiply_add(s, q, s), s)
 
 
 def _exp(f: FunctionBuilder, x: Value) -> Value:
@@ -160,7 +173,7 @@ def _expm1(f: FunctionBuilder, x: Value) -> Value:
     # s² (q + 1) - 1 = s (s q + (s - 1/s)) with q = e^r - 1: nothing cancels and nothing overflows
     # before its time.
     r, s = _reduce_exp(f, _at_least(f, _at_most(f, x, 89.0), -20.0))
-    q = f.multiply_add(f.fmul(r, r), _polynomial(f, r, _EXPM1), r)
+    q = _exponential(f, r, _EXPM1)
     inverse = _real(f, f.sub(254 << 23, _bits(f, s)))
     result = f.fmul(f.multiply_add(s, q, f.fsub(s, inverse)), s)
     return _with_sign(f, result, _sign(f, x))  # for -0
@@ -233,7 +246,7 @@ def _tanh(f: FunctionBuilder, x: Value) -> Value:
     n = f.fsub(shifted, magic)
     r = f.multiply_add(n, -_LN2_HIGH / 2, a)
     r = f.multiply_add(n, -_LN2_LOW / 2, r)
-    q = f.multiply_add(f.fmul(r, r), _polynomial(f, r, _TANH), r)
+    q = _exponential(f, r, _TANH)
     power = _real(f, f.shl(_bits(f, shifted), 23))
     h = f.multiply_add(power, q, f.multiply_add(power, 0.5, -0.5))
     return _with_sign(f, f.fdiv(h, f.fadd(h, 1.0)), _sign(f, x))
