@@ -9,14 +9,14 @@ accuracy first. The largest errors of float32, in ULP, with FMA and without:
     expm1   1.42  1.35      sigmoid 3.45  3.02      cos    1.98  1.98      sqrt  0.50  0.50
     log     1.22  1.20      erf     2.93  3.01      log1p  1.75  1.75      rsqrt 1.49  1.49
 
-(exp, tanh, sigmoid and erf over every argument, and log with FMA; the others over every 97th or
-nearer, pow at random.) floor, ceil, trunc and round, which halves to even, are exact.
+(exp, sigmoid, tanh and erf over every argument from 2^-27 to 104, log with FMA over all; the others
+over every 97th bit pattern or more, pow at random; sqrt is the processor's.) floor, ceil, trunc and
+round, which takes halves to even, are exact.
 
 Every lane goes through the same operations whatever the number of lanes, so a loop's scalar or odd
 tail has the same bits as its body (of a NaN, neither sign nor payload is promised). Results differ
-only between targets with and without FMA. No
-fast-math flag is used, and nothing rests on flags of the processor but the defaults: rounding to
-nearest, subnormals not flushed (a thread that sets FTZ or DAZ in MXCSR breaks the promises above).
+only between targets with and without FMA. No fast-math flag is used, and the processor's flags must
+be the defaults: rounding to nearest, and subnormals not flushed (FTZ and DAZ of MXCSR clear).
 
 Small functions are appended in place, because the constants then leave the loop, independent rounds
 overlap and no optimisation pass has to run for that. The long ones (pow, sin, cos) are emitted
