@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AdaptivePool(Composite):
+class AdaptivePool(Composite, abstract=True):
     """Base of the pooling operations that are told the extents of their result.
 
     Output i of O along an axis of extent L pools the elements from floor(i L / O) to

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Convolution(Op):
+class Convolution(Op, abstract=True):
     """Base of the convolutions.
 
     Arguments:
@@ -176,7 +176,7 @@ class ConvInputGradient(Convolution, WithSpatial):
 
 
 @dataclass(frozen=True)
-class WithKernel(Op):
+class WithKernel(Op, abstract=True):
     """Base of what gives a kernel.
 
     Arguments:

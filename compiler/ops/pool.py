@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pool(Op):
+class Pool(Op, abstract=True):
     """Base of the pooling operations.
 
     Arguments:

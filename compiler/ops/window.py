@@ -22,7 +22,7 @@ Pairs: TypeAlias = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class WithSpatial(Op):
+class WithSpatial(Op, abstract=True):
     """Base of the transposes, whose results have extents that their inputs do not tell.
 
     Arguments:
