@@ -284,14 +284,20 @@ AVERAGES = {
         (4, 5),
         AvgPool((3, 2), (2, 2), ((1, 1), (0, 0)), ceil_mode=True, count_include_pad=False),
     ),
+    "with padding, ceil": ((6,), AvgPool((3,), (2,), ((1, 1),), ceil_mode=True)),
+    "nothing but padding": ((2,), AvgPool((2,), (1,), ((2, 2),), count_include_pad=False)),
     "divisor": ((4, 3), AvgPool((2, 2), (1, 1), ((0, 1), (1, 0)), divisor_override=7)),
     "3-D": ((3, 2, 3), AvgPool((2, 2, 2), (1, 1, 2), ((0, 0), (0, 0), (1, 0)))),
 }
 
 
 @pytest.mark.parametrize(("spatial", "op"), AVERAGES.values(), ids=AVERAGES)
-def test_gradients_of_averages(spatial: Index, op: AvgPool, rng: np.random.Generator) -> None:
-    check_gradients(lambda x: apply(op, x), rng.standard_normal((1, 2, *spatial)))
+def test_named_averages_and_their_gradients(
+    spatial: Index, op: AvgPool, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((1, 2, *spatial))
+    np.testing.assert_allclose(run_op(op, x)[0], average(x, op), rtol=1e-12, atol=1e-15)
+    check_gradients(lambda x: apply(op, x), x)
 
 
 def test_an_average_without_uneven_windows_needs_one_number() -> None:

@@ -303,14 +303,12 @@ class AvgPool(Composite):
         """What the sum of each window is multiplied with: float64 (*windows)."""
         if self.divisor_override is not None:
             return np.full(window.outputs(spatial), 1.0 / self.divisor_override)
-        inside = [window.inside(axis, extent) for axis, extent in enumerate(spatial)]
-        counts = reduce(np.multiply.outer, inside)
-        if self.count_include_pad:
-            padded = []
-            for axis, (extent, (_, high)) in enumerate(zip(spatial, self.padding, strict=True)):
-                padded.append((window.places(axis, extent) < extent + high).sum(axis=1))
-            counts = np.where(counts == 0, 0, reduce(np.multiply.outer, padded))
-        return np.where(counts == 0, 0.0, 1.0 / np.maximum(counts, 1))
+        along = []
+        for axis, (extent, (_, high)) in enumerate(zip(spatial, self.padding, strict=True)):
+            padded = (window.places(axis, extent) < extent + high).sum(axis=1)
+            along.append(padded if self.count_include_pad else window.inside(axis, extent))
+        counts = reduce(np.multiply.outer, along)
+        return np.asarray(1.0 / np.maximum(counts, 1))  # the sum over nothing stays 0
 
 
 # -- indices and unpooling ------------------------------------------------------------------------
