@@ -1,1 +1,1 @@
-"""From a group of graph nodes to one loop kernel; one module a kernel family."""
+"""Groups of graph nodes become loop kernels, one file a kernel family."""

@@ -10,10 +10,9 @@ from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Space
-from ..ops.leaf import Constant
 from ..passes.partition import Group
 from ..types import DType, Shape
-from .elements import Elements, local_name, unique
+from .elements import Elements, is_number, local_name, unique
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,13 @@ class Binding:
     @cached_property
     def inputs(self) -> dict[Value, Buffer]:
         """A buffer for every value the group reads, but for constants of one element."""
-        return {v: self._buffer(v) for v in self.group.inputs if not self._is_number(v)}
+        read = (v for v in self.group.inputs if not is_number(self.graph, v))
+        return {v: self._buffer(v) for v in read}
 
     @cached_property
     def outputs(self) -> dict[Value, Buffer]:
         """A buffer for every value the group writes."""
         return {v: self._buffer(v) for v in self.group.outputs}
-
-    def _is_number(self, value: Value) -> bool:
-        node = self.graph.producer(value)
-        return isinstance(node.op, Constant) and node.types[0].size == 1
 
     def _buffer(self, value: Value) -> Buffer:
         type = self.graph.type_of(value)

@@ -104,9 +104,9 @@ class Elements:
 
     def scalar(self, value: Value) -> Const | None:
         """The number, where the value is a constant of one element."""
-        node = self.graph.producer(value)
-        if not isinstance(node.op, Constant) or node.types[0].size != 1:
+        if not is_number(self.graph, value):
             return None
+        node = self.graph.producer(value)
         return Const(self.graph.data[node.name].item(), node.types[0].dtype)
 
     def _compute(self, value: Value, index: Index) -> Expr:
@@ -115,6 +115,13 @@ class Elements:
         if buffer is not None:
             return self.name(ir.Load(buffer, index), f"{buffer.name}_")
         return self.name(element(node.op, node, self, index), local_name(node.name))
+
+
+def is_number(graph: Graph, value: Value) -> bool:
+    """Whether a value is a constant of one element, known when the kernel is built."""
+    node = graph.producer(value)
+    known = isinstance(node.op, Constant) and node.name in graph.data
+    return known and node.types[0].size == 1
 
 
 def unique(hint: str, taken: set[str]) -> str:

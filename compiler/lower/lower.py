@@ -1,0 +1,36 @@
+"""Which kernel family a group belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import CompileError
+from ..graph import Graph
+from ..llvm.target import Target
+from ..ops.base import Op
+from ..ops.linear import MatMul
+from ..passes.partition import Group
+from .binding import Lowered
+from .matmul import lower_matmul
+from .nest import lower_nest
+
+Family = Callable[[Graph, Group, Target], Lowered]
+
+_FAMILIES: dict[type[Op], Family] = {
+    MatMul: lower_matmul,
+}
+
+
+def lower(graph: Graph, group: Group, target: Target) -> Lowered:
+    """The loop kernel of a group.
+
+    Raises:
+        CompileError: there is no kernel family for the group's anchor.
+    """
+    if group.anchor is None:
+        return lower_nest(graph, group, target)
+    node = graph.node(group.anchor)
+    family = _FAMILIES.get(type(node.op))
+    if family is None:
+        raise CompileError(f"{node.op.name} has no kernel").at(node.name, node.source)
+    return family(graph, group, target)

@@ -1,0 +1,364 @@
+"""Where every value lives, and in which order kernels run.
+
+Values between kernels live in one arena. A value's bytes are taken from before the kernel that writes
+it until after the last one that reads it; a kernel that reads an element only where it writes it may
+write over its input. Offsets are given to the largest values first, each at the lowest place where
+nothing alive at the same time is in the way (Pisarchyk and Lee, Efficient memory management for deep
+neural net inference, 2020: greedy by size).
+
+An update of a state is written straight into the state where nothing reads the old contents later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ..runtime.program import Copy, KernelCall, Program, Slot, SlotKind, Step
+from .errors import CompileError
+from .graph import Graph, Value
+from .llvm.phases import phases_of, split, symbol_of
+from .loops import ir
+from .loops.cost import cost
+from .loops.sharing import shareable
+from .lower.binding import Lowered
+from .ops.leaf import Constant, Input, Leaf, State
+from .passes.partition import Group, storage
+from .types import TensorType
+
+_ALIGN = 64
+_SERIAL_WORK = 4096
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A kernel of the plan.
+
+    Arguments:
+        group: the nodes it computes.
+        lowered: the kernel and its arguments; () group-less ones copy.
+    """
+
+    group: Group | None
+    lowered: Lowered
+
+
+@dataclass
+class _Block:
+    """Bytes of the arena, and the kernels between which they are taken."""
+
+    name: str
+    nbytes: int
+    first: int
+    last: int
+    offset: int = 0
+
+
+@dataclass
+class Planner:
+    """Builds the program of a graph from its lowered groups."""
+
+    graph: Graph
+    kernels: list[Placed]
+    blocks: dict[Value, _Block] = field(default_factory=dict)
+    owners: dict[Value, Slot] = field(default_factory=dict)
+
+    def run(self) -> Program:
+        self._own_updates()
+        self._own_outputs()
+        self._add_copies()
+        self._find_blocks()
+        scratch = self._scratch_blocks()
+        blocks = list({id(b): b for b in self.blocks.values()}.values())
+        arena = place([*blocks, *(b for found in scratch for b in found)])
+        return self._program(scratch, arena)
+
+    # -- who owns a value -------------------------------------------------------------------------
+
+    def _own_updates(self) -> None:
+        """Updates that may overwrite the state they replace."""
+        for state, value in self.graph.updates.items():
+            base = storage(self.graph, value)
+            if isinstance(self.graph.producer(base).op, Leaf) or base in self.owners:
+                continue
+            if self._may_overwrite(Value(state), base):
+                self.owners[base] = self._state_slot(state)
+
+    def _may_overwrite(self, state: Value, value: Value) -> bool:
+        """Whether nothing reads the old contents once `value` is written."""
+        writer = self._writer(value)
+        for number, placed in enumerate(self.kernels):
+            lowered = placed.lowered
+            readers = [v for v in lowered.arguments if storage(self.graph, v) == state]
+            if not readers or number < writer:
+                continue
+            if number > writer or not self._in_place(lowered, readers, value):
+                return False
+        results = (*self.graph.outputs.values(), *self.graph.updates.values())
+        others = [v for v in results if storage(self.graph, v) == state]
+        return not others
+
+    def _in_place(self, lowered: Lowered, readers: Sequence[Value], value: Value) -> bool:
+        pairs = self._shared(lowered)
+        return len(readers) == 1 and (readers[0], value) in pairs
+
+    def _shared(self, lowered: Lowered) -> set[tuple[Value, Value]]:
+        """Pairs (input, output) of a kernel's arguments that may be the same memory."""
+        values = dict(zip(lowered.kernel.parameters, lowered.arguments, strict=True))
+        return {(values[a], values[b]) for a, b in shareable(lowered.kernel)}
+
+    def _writer(self, value: Value) -> int:
+        for number, placed in enumerate(self.kernels):
+            if placed.group and value in placed.group.outputs:
+                return number
+        raise AssertionError(f"no kernel writes {value}")
+
+    def _state_slot(self, name: str) -> Slot:
+        return Slot(SlotKind.STATE, name, self.graph.node(name).types[0].nbytes)
+
+    def _own_outputs(self) -> None:
+        """Outputs that kernels write straight into the caller's arrays."""
+        for name, value in self.graph.outputs.items():
+            base = storage(self.graph, value)
+            if not isinstance(self.graph.producer(base).op, Leaf) and base not in self.owners:
+                nbytes = self.graph.type_of(base).nbytes
+                self.owners[base] = Slot(SlotKind.OUTPUT, name, nbytes)
+
+    def _add_copies(self) -> None:
+        """Kernels that move updates into states that could not be overwritten."""
+        moved: set[Value] = set()
+        for state, value in sorted(self.graph.updates.items(), key=self._comes_from_no_state):
+            base = storage(self.graph, value)
+            if self.owners.get(base) == self._state_slot(state) or base == Value(state):
+                continue
+            if base in moved:
+                raise CompileError(f"{state} and {base} replace each other; add a buffer between")
+            moved.add(Value(state))
+            kernel = copy_kernel(f"update_{state}", self.graph.type_of(value))
+            self.kernels.append(Placed(None, Lowered(kernel, (value, Value(state)))))
+
+    def _comes_from_no_state(self, update: tuple[str, Value]) -> bool:
+        """Order of copies: those that read a state come before that is written."""
+        return not isinstance(self.graph.producer(storage(self.graph, update[1])).op, State)
+
+    # -- the arena --------------------------------------------------------------------------------
+
+    def _find_blocks(self) -> None:
+        last = self._last_reads()
+        for number, placed in enumerate(self.kernels):
+            if placed.group is None:
+                continue
+            shared = self._shared(placed.lowered)
+            for value in placed.group.outputs:
+                if value in self.owners:
+                    continue
+                until = max(last.get(value, number), number)
+                block = self._overwritten(number, value, shared, last)
+                if block is None:
+                    nbytes = self.graph.type_of(value).nbytes
+                    block = _Block(str(value), nbytes, number, until)
+                block.last = max(block.last, until)
+                self.blocks[value] = block
+
+    def _last_reads(self) -> dict[Value, int]:
+        last: dict[Value, int] = {}
+        for number, placed in enumerate(self.kernels):
+            for value in placed.lowered.arguments:
+                last[storage(self.graph, value)] = number
+        return last
+
+    def _overwritten(
+        self, number: int, value: Value, shared: set[tuple[Value, Value]], last: dict[Value, int]
+    ) -> _Block | None:
+        """The block of an input that ends here and may be written over."""
+        arguments = self.kernels[number].lowered.arguments
+        for given, written in shared:
+            base = storage(self.graph, given)
+            block = self.blocks.get(base)
+            if written != value or block is None or block.last != number or last[base] != number:
+                continue
+            same = [v for v in arguments if self.blocks.get(storage(self.graph, v)) is block]
+            if same == [given]:
+                return block
+        return None
+
+    def _scratch_blocks(self) -> list[list[_Block]]:
+        return [
+            [_Block(f"{p.lowered.kernel.name}.{b.name}", b.nbytes, i, i) for b in scratch]
+            for i, p in enumerate(self.kernels)
+            for scratch in [p.lowered.kernel.scratch]
+        ]
+
+    # -- the program ------------------------------------------------------------------------------
+
+    def _program(self, scratch: list[list[_Block]], arena: int) -> Program:
+        slots: dict[Slot, int] = {}
+        calls: list[KernelCall] = []
+        steps: list[Step] = []
+        barriers = _Barriers()
+        for number, placed in enumerate(self.kernels):
+            kernel = placed.lowered.kernel
+            owned = [self._slot(v) for v in placed.lowered.arguments]
+            owned += [_arena_slot(b) for b in scratch[number]]
+            for slot in owned:
+                slots.setdefault(slot, len(slots))
+            calls.append(self._call(placed, tuple(slots[s] for s in owned)))
+            where = dict(zip((b.name for b in kernel.buffers), owned, strict=True))
+            symbol = symbol_of(kernel)
+            for phase, body in zip(phases_of(kernel, symbol), split(kernel), strict=True):
+                total = work(body.body) * phase.extent
+                parallel = phase.parallel and phase.extent > 1 and total >= _SERIAL_WORK
+                reads, writes = _accesses(body.body, where)
+                barrier = barriers.before(reads, writes, parallel)
+                steps.append(Step(phase.symbol, phase.extent, parallel, barrier, number))
+        copies = tuple(self._copies(slots))
+        return Program(
+            self.graph.name,
+            tuple((n.name, n.types[0]) for n in self.graph.leaves(Input)),
+            tuple((name, self.graph.type_of(v)) for name, v in self.graph.outputs.items()),
+            tuple((n.name, n.types[0]) for n in self.graph.leaves(State)),
+            tuple(slots),
+            tuple(calls),
+            tuple(steps),
+            copies,
+            arena,
+        )
+
+    def _call(self, placed: Placed, slots: tuple[int, ...]) -> KernelCall:
+        kernel, group = placed.lowered.kernel, placed.group
+        counted = cost(kernel)
+        return KernelCall(
+            kernel.name,
+            group.nodes if group else (),
+            group.phase.value if group else "update",
+            kernel.note,
+            slots,
+            counted.flops,
+            counted.bytes_read + counted.bytes_written,
+        )
+
+    def _slot(self, value: Value) -> Slot:
+        """The memory of a value."""
+        base = storage(self.graph, value)
+        if base in self.owners:
+            return self.owners[base]
+        node = self.graph.producer(base)
+        nbytes = node.types[base.port].nbytes
+        if isinstance(node.op, Input):
+            return Slot(SlotKind.INPUT, node.name, nbytes)
+        if isinstance(node.op, State):
+            return Slot(SlotKind.STATE, node.name, nbytes)
+        if isinstance(node.op, Constant):
+            return Slot(SlotKind.CONSTANT, node.name, nbytes)
+        return _arena_slot(self.blocks[base])
+
+    def _copies(self, slots: dict[Slot, int]) -> Iterable[Copy]:
+        """Outputs that are inputs, states, or other outputs under another name."""
+        for name, value in self.graph.outputs.items():
+            slot = self._slot(value)
+            if slot.kind is not SlotKind.OUTPUT or slot.name != name:
+                slots.setdefault(slot, len(slots))
+                yield Copy(slots[slot], name)
+
+
+def plan(graph: Graph, groups: Sequence[Group], lowered: Sequence[Lowered]) -> Program:
+    """The program of a graph.
+
+    Arguments:
+        graph: of primitives.
+        groups: its kernels, in order.
+        lowered: one for each group.
+    """
+    placed = [Placed(g, k) for g, k in zip(groups, lowered, strict=True)]
+    return Planner(graph, placed).run()
+
+
+def place(blocks: Iterable[_Block]) -> int:
+    """Gives every block its offset; returns the size of the arena in bytes."""
+    done: list[_Block] = []
+    total = 0
+    for block in sorted(blocks, key=lambda b: (-b.nbytes, b.first, b.name)):
+        size = _aligned(block.nbytes)
+        rivals = [b for b in done if b.first <= block.last and block.first <= b.last]
+        offset = 0
+        for other in sorted(rivals, key=lambda b: b.offset):
+            if offset + size <= other.offset:
+                break
+            offset = max(offset, other.offset + _aligned(other.nbytes))
+        block.offset = offset
+        done.append(block)
+        total = max(total, offset + size)
+    return total
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // _ALIGN) * _ALIGN
+
+
+def _arena_slot(block: _Block) -> Slot:
+    return Slot(SlotKind.ARENA, block.name, block.nbytes, block.offset)
+
+
+def copy_kernel(name: str, type: TensorType) -> ir.Kernel:
+    """A kernel that copies a value."""
+    source = ir.Buffer("source", (type.size,), type.dtype)
+    target = ir.Buffer("target", (type.size,), type.dtype)
+    i = ir.Var("i")
+    body = ir.Store(target, (i,), ir.Load(source, (i,)))
+    loop = ir.For(i, type.size, (body,), ir.LoopKind.VECTOR, 32 // type.dtype.size)
+    return ir.Kernel(name, (source, target), (loop,), note="copy")
+
+
+def work(block: ir.Block) -> int:
+    """Roughly the number of instructions of a block; vector loops count once per vector."""
+    total = 0
+    for stmt in block:
+        if isinstance(stmt, ir.For):
+            lanes = max(1, stmt.lanes)
+            total += -(-stmt.extent // lanes) * work(stmt.body)
+        else:
+            total += 1 + work(ir.nested(stmt))
+    return total
+
+
+def _accesses(block: ir.Block, where: dict[str, Slot]) -> tuple[set[Slot], set[Slot]]:
+    """The memory that a block reads and writes."""
+    reads: set[Slot] = set()
+    writes: set[Slot] = set()
+    for stmt in ir.walk(block):
+        if isinstance(stmt, ir.Store | ir.Accumulate) and stmt.buffer.name in where:
+            writes.add(where[stmt.buffer.name])
+        for expr in ir.expressions(stmt):
+            for part in ir.walk_expr(expr):
+                if isinstance(part, ir.Load) and part.buffer.name in where:
+                    reads.add(where[part.buffer.name])
+    return reads, writes
+
+
+@dataclass
+class _Barriers:
+    """What has been touched since threads last waited for each other."""
+
+    reads: list[tuple[Slot, bool]] = field(default_factory=list)
+    writes: list[tuple[Slot, bool]] = field(default_factory=list)
+
+    def before(self, reads: set[Slot], writes: set[Slot], parallel: bool) -> bool:
+        """Whether a step must wait. Steps that thread 0 runs alone are in order by themselves."""
+        hazards = [(a, b) for a in reads | writes for b in self.writes]
+        hazards += [(a, b) for a in writes for b in self.reads]
+        wait = any(_overlap(a, b) and (parallel or other) for a, (b, other) in hazards)
+        if wait:
+            self.reads.clear()
+            self.writes.clear()
+        self.reads += [(slot, parallel) for slot in reads]
+        self.writes += [(slot, parallel) for slot in writes]
+        return wait
+
+
+def _overlap(a: Slot, b: Slot) -> bool:
+    if a.kind is not b.kind:
+        return False
+    if a.kind is not SlotKind.ARENA:
+        return a.name == b.name
+    return a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes
+

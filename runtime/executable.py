@@ -1,0 +1,270 @@
+"""A compiled network that can be called."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..compiler.driver import Compiled
+from ..compiler.errors import InputError
+from ..compiler.evaluate import evaluate
+from ..compiler.graph import Graph
+from ..compiler.llvm.jit import load
+from ..compiler.types import Array, TensorType
+from .program import Program, SlotKind
+from .threads import BARRIER, PARALLEL, get_runner
+
+_ALIGN = 64
+
+
+class Executable:
+    """A network compiled for this machine.
+
+    Called with NumPy arrays it gives NumPy arrays: positionally or by name, one array for one
+    output, a tuple for several; called with one dict it gives a dict. Parameters and buffers live
+    in `state`; an executable with updates (a training step) changes them.
+
+    It may be called from several Python threads; calls take turns.
+
+    Attributes:
+        graph: what was compiled.
+        program: how it runs.
+        state: contents of parameters and buffers, by name; to be changed by `load_state`.
+        threads: number of threads.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        threads: int | None = None,
+        state: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.compiled = compiled
+        self.graph: Graph = compiled.graph
+        self.program: Program = compiled.program
+        self._runner = get_runner(threads)
+        self._lock = threading.Lock()
+        self._library = load(list(compiled.objects.values()))
+        self._arena = aligned_empty(self.program.arena_bytes)
+        self.state = self._initial_state({**compiled.graph.data, **(state or {})})
+        contents = {**compiled.constants, **self._prepared()}
+        self._constants = {k: aligned_copy(v) for k, v in contents.items()}
+        self._bind()
+
+    @property
+    def threads(self) -> int:
+        return self._runner.threads
+
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        """Name and type of each input, in order."""
+        return dict(self.program.inputs)
+
+    @property
+    def outputs(self) -> dict[str, TensorType]:
+        """Name and type of each output, in order."""
+        return dict(self.program.outputs)
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def __call__(self, *arrays: Any, **named: Any) -> Any:
+        """Runs the network once.
+
+        Raises:
+            InputError: names, shapes or dtypes that are not the network's.
+        """
+        if len(arrays) == 1 and isinstance(arrays[0], Mapping) and not named:
+            return self.run(arrays[0])
+        names = list(self.inputs)
+        if len(arrays) > len(names):
+            raise InputError(
+                f"{self.program.name} takes {len(names)} inputs ({', '.join(names)}), "
+                f"got {len(arrays)}"
+            )
+        given = dict(zip(names, arrays, strict=False))
+        twice = sorted(given.keys() & named.keys())
+        if twice:
+            raise InputError(f"input {twice[0]} was given by place and by name")
+        results = tuple(self.run({**given, **named}).values())
+        return results[0] if len(results) == 1 else results
+
+    def run(
+        self, arrays: Mapping[str, Any], timestamps: np.ndarray[Any, Any] | None = None
+    ) -> dict[str, Array]:
+        """Runs the network once.
+
+        Arguments:
+            arrays: contents of every input.
+            timestamps: int64, one more than there are steps: nanoseconds at each boundary.
+
+        Returns:
+            Outputs by name; the arrays are the caller's own.
+        """
+        feeds = self._checked(arrays)
+        results = {n: np.empty(t.shape, t.dtype.numpy) for n, t in self.program.outputs}
+        with self._lock:
+            self._point(SlotKind.INPUT, feeds)
+            self._point(SlotKind.OUTPUT, results)
+            self._runner.run(self._steps, timestamps)
+            for copy in self.program.copies:
+                self._copy(copy.source, results[copy.name], feeds, results)
+        return results
+
+    def _checked(self, arrays: Mapping[str, Any]) -> dict[str, Array]:
+        expected = self.inputs
+        unknown = sorted(set(arrays) - set(expected))
+        missing = [n for n in expected if n not in arrays]
+        if unknown or missing:
+            told = [f"{n} is missing" for n in missing] + [f"{n} is not known" for n in unknown]
+            raise InputError(
+                f"{self.program.name} takes {', '.join(expected) or 'no inputs'}: "
+                f"{', '.join(told)}"
+            )
+        return {name: self._fitting(name, type, arrays[name]) for name, type in expected.items()}
+
+    def _fitting(self, name: str, type: TensorType, given: Any) -> Array:
+        array = np.asarray(given)
+        if array.dtype != type.dtype.numpy and not isinstance(given, np.ndarray):
+            array = np.asarray(given, type.dtype.numpy)
+        if array.shape != type.shape or array.dtype != type.dtype.numpy:
+            raise InputError(
+                f"input {name} of {self.program.name} is {type}, "
+                f"got {array.dtype}[{', '.join(map(str, array.shape))}]"
+            )
+        if not array.dtype.isnative or not array.flags.aligned:
+            return np.ascontiguousarray(array, type.dtype.numpy).copy()
+        return np.ascontiguousarray(array)
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def load_state(self, arrays: Mapping[str, Array], strict: bool = True) -> None:
+        """Copies contents into parameters and buffers.
+
+        Raises:
+            InputError: unknown names, missing ones if `strict`, other shapes or dtypes; then
+                nothing has been changed.
+        """
+        missing = [n for n in self.state if n not in arrays]
+        unknown = [n for n in arrays if n not in self.state]
+        if unknown or (missing and strict):
+            raise InputError(
+                f"{self.program.name}: missing state {missing or 'none'}, unknown {unknown or 'none'}"
+            )
+        for name, array in arrays.items():
+            own = self.state[name]
+            if array.shape != own.shape or array.dtype != own.dtype:
+                raise InputError(
+                    f"state {name} is {own.dtype}{list(own.shape)}, "
+                    f"got {array.dtype}{list(array.shape)}"
+                )
+        with self._lock:
+            for name, array in arrays.items():
+                np.copyto(self.state[name], array)
+            for name, array in self._prepared().items():
+                np.copyto(self._constants[name], array)
+
+    def _prepared(self) -> dict[str, Array]:
+        """Constants that follow from the states, such as weights with batch norm folded in."""
+        if self.compiled.preparation is None:
+            return {}
+        return evaluate(self.compiled.preparation, self.state).outputs
+
+    def _initial_state(self, contents: Mapping[str, Array]) -> dict[str, Array]:
+        state = {}
+        for name, type in self.program.states:
+            if name in contents:
+                array = aligned_copy(np.asarray(contents[name]))
+            else:
+                array = aligned_copy(np.zeros(type.shape, type.dtype.numpy))
+            if array.shape != type.shape or array.dtype != type.dtype.numpy:
+                raise InputError(
+                    f"state {name} is {type}, its contents are {array.dtype}{list(array.shape)}"
+                )
+            state[name] = array
+        return state
+
+    # -- binding ----------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        """Tables of pointers: arguments of every kernel, and the steps that use them."""
+        program = self.program
+        starts, total = [], 0
+        for call in program.kernels:
+            starts.append(total)
+            total += len(call.slots)
+        order = [s for call in program.kernels for s in call.slots]
+        self._arguments = np.zeros(max(total, 1), np.uint64)
+        self._places = {
+            kind: [
+                (program.slots[s].name, i)
+                for i, s in enumerate(order)
+                if program.slots[s].kind is kind
+            ]
+            for kind in SlotKind
+        }
+        base = address(self._arena)
+        for i, s in enumerate(order):
+            if program.slots[s].kind is SlotKind.ARENA:
+                self._arguments[i] = base + program.slots[s].offset
+        self._point(SlotKind.STATE, self.state)
+        self._point(SlotKind.CONSTANT, self._constants)
+        table = address(self._arguments)
+        self._steps = np.array(
+            [
+                (
+                    self._library.address(step.symbol),
+                    table + 8 * starts[step.kernel],
+                    step.extent,
+                    PARALLEL * step.parallel | BARRIER * step.barrier,
+                )
+                for step in program.steps
+            ],
+            np.int64,
+        ).reshape(-1, 4)
+
+    def _point(self, kind: SlotKind, arrays: Mapping[str, Array]) -> None:
+        for name, place in self._places[kind]:
+            self._arguments[place] = address(arrays[name])
+
+    def _copy(
+        self,
+        number: int,
+        target: Array,
+        feeds: Mapping[str, Array],
+        results: Mapping[str, Array],
+    ) -> None:
+        slot = self.program.slots[number]
+        owners: dict[SlotKind, Mapping[str, Array]] = {
+            SlotKind.INPUT: feeds,
+            SlotKind.OUTPUT: results,
+            SlotKind.STATE: self.state,
+            SlotKind.CONSTANT: self._constants,
+        }
+        if slot.kind is SlotKind.ARENA:
+            raw = self._arena[slot.offset : slot.offset + slot.nbytes].view(target.dtype)
+        else:
+            raw = owners[slot.kind][slot.name]
+        np.copyto(target, raw.reshape(target.shape))
+
+
+def address(array: Array) -> int:
+    """Where an array's first element is."""
+    return int(array.ctypes.data)
+
+
+def aligned_empty(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Bytes that begin at a cache line."""
+    raw = np.empty(nbytes + _ALIGN, np.uint8)
+    start = -address(raw) % _ALIGN
+    return raw[start : start + nbytes]
+
+
+def aligned_copy(array: Array) -> Array:
+    """A contiguous copy that begins at a cache line."""
+    copy = aligned_empty(array.nbytes).view(array.dtype).reshape(array.shape)
+    np.copyto(copy, array)
+    return copy
+

@@ -1,0 +1,122 @@
+"""A compiled network as data: what the compiler hands to the runtime, and what a file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..compiler.types import TensorType
+
+
+class SlotKind(Enum):
+    """Who owns the memory of a slot."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    STATE = "state"
+    CONSTANT = "constant"
+    ARENA = "arena"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A piece of memory that kernels are given.
+
+    Arguments:
+        kind: who owns it.
+        name: of the input, output, state or constant; of the value, in the arena.
+        nbytes: its size.
+        offset: in the arena.
+    """
+
+    kind: SlotKind
+    name: str
+    nbytes: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase of a kernel.
+
+    Arguments:
+        symbol: its function, `void f(ptr args, i64 begin, i64 end)`.
+        extent: of its parallel loop.
+        parallel: whether the extent is shared out among threads.
+        barrier: whether all threads wait for each other before it.
+        kernel: number of its kernel.
+    """
+
+    symbol: str
+    extent: int
+    parallel: bool
+    barrier: bool
+    kernel: int
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """A kernel in its place.
+
+    Arguments:
+        name: from the user's nodes.
+        nodes: those of the optimized graph that it computes.
+        phase: forward, backward or update.
+        note: how it works.
+        slots: numbers of the slots that are its arguments.
+        flops: floating-point operations.
+        nbytes: bytes that it reads and writes at least.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    phase: str
+    note: str
+    slots: tuple[int, ...]
+    flops: int = 0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A result that is moved by the runtime after a run, because no kernel writes it in place.
+
+    Arguments:
+        source: slot it is read from.
+        name: of the output that it becomes.
+    """
+
+    source: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network, ready to run.
+
+    Arguments:
+        name: of the network.
+        inputs: name and type of each input.
+        outputs: name and type of each output.
+        states: name and type of parameters and buffers.
+        slots: all memory that kernels touch.
+        kernels: in order.
+        steps: in order.
+        copies: outputs that are not written by a kernel.
+        arena_bytes: size of the memory for everything in between.
+    """
+
+    name: str
+    inputs: tuple[tuple[str, TensorType], ...]
+    outputs: tuple[tuple[str, TensorType], ...]
+    states: tuple[tuple[str, TensorType], ...]
+    slots: tuple[Slot, ...]
+    kernels: tuple[KernelCall, ...]
+    steps: tuple[Step, ...]
+    copies: tuple[Copy, ...]
+    arena_bytes: int
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The functions it calls, each once."""
+        return tuple(dict.fromkeys(step.symbol for step in self.steps))
