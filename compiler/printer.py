@@ -21,6 +21,7 @@ from .types import Array
 
 _MARGIN = "  "
 _INLINE_ELEMENTS = 6
+_BOUND = "\N{NO-BREAK SPACE}"  # a line is not broken inside a shape or an attribute
 _SEPARATORS = re.compile(r"[\\/]")  # a path may come from another system
 
 
@@ -98,21 +99,26 @@ def _leaf_line(graph: Graph, node: Node) -> tuple[str, str]:
         text = constant_text(graph.data[node.name])
         notes += [text] if text is not None else []
     inside = f"({', '.join(notes)})" if notes else ""
-    return f"{node.name} = {node.op.name}{inside} : {node.types[0]}", location(node)
+    return f"{node.name} = {node.op.name}{inside} :{_BOUND}{_bound(node.types[0])}", location(node)
 
 
 def _node_line(graph: Graph, node: Node) -> tuple[str, str]:
     inputs = ", ".join(str(v) for v in graph.inputs_of(node.name))
-    attributes = ", ".join(f"{k}={format_attribute(v)}" for k, v in shown_attributes(node).items())
+    shown = shown_attributes(node).items()
+    attributes = ", ".join(_bound(f"{k}={format_attribute(v)}") for k, v in shown)
     inside = "; ".join(part for part in (inputs, attributes) if part)
-    types = ", ".join(str(t) for t in node.types)
-    return f"{node.name} = {node.op.name}({inside}) : {types}", location(node)
+    types = ", ".join(_bound(t) for t in node.types)
+    return f"{node.name} = {node.op.name}({inside}) :{_BOUND}{types}", location(node)
+
+
+def _bound(what: object) -> str:
+    return str(what).replace(" ", _BOUND)
 
 
 def _layout(entries: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
-    """Lines with the location at the right edge."""
+    """Lines of at most `width`, with the location at the right edge."""
     for text, place in entries:
-        *lines, last = textwrap.wrap(
+        wrapped = textwrap.wrap(
             text,
             width,
             initial_indent=_MARGIN,
@@ -120,6 +126,7 @@ def _layout(entries: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
             break_long_words=False,
             break_on_hyphens=False,
         )
+        *lines, last = (line.replace(_BOUND, " ") for line in wrapped)
         yield from lines
         room = width - len(last) - len(place)
         if place and room < 2:
