@@ -211,11 +211,13 @@ class View:
     Arguments:
         shape: x is reshaped to this.
         axes: the statistics go over these axes of it.
-        parameter: weight and bias are reshaped to this, which broadcasts to `shape`.
+        given: weight and bias have this shape.
+        parameter: they are reshaped to this, which broadcasts to `shape`.
     """
 
     shape: Shape
     axes: tuple[int, ...]
+    given: Shape
     parameter: Shape
 
 
@@ -242,10 +244,9 @@ class SampleNorm(Composite, abstract=True):
         require_float(self, x, *parameters)
         view = self.view(x)
         for p in parameters:
-            if p.type.size != math.prod(view.parameter) or not _ends_with(view.parameter, p.shape):
+            if p.shape != view.given:
                 raise ShapeError(
-                    f"{self.name} of {x.type} takes weight and bias of "
-                    f"{math.prod(view.parameter)} elements in its normalised shape, got {p.type}"
+                    f"{self.name} of {x.type} takes weight and bias of {view.given}, got {p.type}"
                 )
         moments = self._moments(x, view)
         y = moments.centered * moments.inverse
@@ -273,11 +274,6 @@ class SampleNorm(Composite, abstract=True):
     def _moments(self, x: Tensor, view: View) -> Moments:
         eps = self.added_to_variance(x)
         return Moments.of(x.reshape(view.shape), view.axes, eps, self.subtract_mean)
-
-
-def _ends_with(whole: Shape, shape: Shape) -> bool:
-    """Whether both are the same but for extents of 1."""
-    return tuple(n for n in whole if n != 1) == tuple(n for n in shape if n != 1)
 
 
 @dataclass(frozen=True)
@@ -324,7 +320,8 @@ def _last_axes(name: str, x: Tensor, count: int) -> View:
     if not 1 <= count <= x.rank:
         raise ShapeError(f"{name} cannot normalise the last {count} axes of {x.type}")
     lead = x.rank - count
-    return View(x.shape, tuple(range(lead, x.rank)), (1,) * lead + x.shape[lead:])
+    given = x.shape[lead:]
+    return View(x.shape, tuple(range(lead, x.rank)), given, (1,) * lead + given)
 
 
 @dataclass(frozen=True)
@@ -343,8 +340,13 @@ class GroupNorm(SampleNorm):
         if x.rank < 2 or self.groups < 1 or x.shape[1] % self.groups:
             raise ShapeError(f"{self.groups} groups do not divide the channels of {x.type}")
         inner = (self.groups, x.shape[1] // self.groups)
-        axes = tuple(range(2, x.rank + 1))
-        return View((x.shape[0], *inner, *x.shape[2:]), axes, (1, *inner) + (1,) * (x.rank - 2))
+        pixels = x.shape[2:]
+        return View(
+            shape=(x.shape[0], *inner, *pixels),
+            axes=tuple(range(2, x.rank + 1)),
+            given=(x.shape[1],),
+            parameter=(1, *inner) + (1,) * len(pixels),
+        )
 
     def added_to_variance(self, x: Tensor) -> float:
         return self.eps
@@ -363,7 +365,9 @@ class InstanceNorm(SampleNorm):
     def view(self, x: Tensor) -> View:
         if x.rank < 3:
             raise ShapeError(f"InstanceNorm takes x of (N, C, *) with pixels, got {x.type}")
-        return View(x.shape, tuple(range(2, x.rank)), (1, x.shape[1]) + (1,) * (x.rank - 2))
+        channels = (x.shape[1],)
+        axes = tuple(range(2, x.rank))
+        return View(x.shape, axes, channels, (1, *channels) + (1,) * len(axes))
 
     def added_to_variance(self, x: Tensor) -> float:
         return self.eps
