@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtime.program import Program
+from ..runtime.image import Image, StoredGraph
 from .graph import Graph
 from .llvm.cache import ObjectCache, object_key
 from .llvm.codegen import assembly
@@ -29,7 +29,6 @@ from .passes.partition import Group, partition
 from .passes.simplify import Simplify
 from .plan import Placed, Planner
 from .report import Report
-from .types import Array
 
 
 @dataclass(frozen=True)
@@ -52,25 +51,15 @@ class Compiled:
     """A compiled graph.
 
     Arguments:
-        graph: as it was given: what is compiled anew where the objects do not fit.
-        optimized: after all passes.
+        image: all that is needed to run it.
+        optimized: the graph after all passes.
         groups: its kernels.
-        preparation: computes, from the states, constants that `program` reads; None if there are none.
-        program: what runs.
-        objects: machine code, by symbol of the kernel.
-        constants: contents of the constants that are known now.
-        target: the machine it was compiled for.
         report: what happened.
     """
 
-    graph: Graph
+    image: Image
     optimized: Graph
     groups: tuple[Group, ...]
-    preparation: Graph | None
-    program: Program
-    objects: Mapping[str, bytes]
-    constants: Mapping[str, Array]
-    target: Target
     report: Report
 
 
@@ -134,17 +123,16 @@ def compile_graph(
     kernels = [p.lowered.kernel for p in planner.kernels]
     report.write("loops", lambda: "\n\n".join(print_kernel(k) for k in kernels))
     objects = compile_kernels(kernels, options, report)
-    return Compiled(
-        graph,
-        optimized,
-        tuple(p.group for p in planner.kernels if p.group),
-        prepared.preparation,
+    known = [n.name for n in optimized.leaves(Constant) if n.name in optimized.data]
+    image = Image(
         program,
         objects,
-        {n.name: optimized.data[n.name] for n in optimized.leaves(Constant) if n.name in optimized.data},
         options.target,
-        report,
+        {name: optimized.data[name] for name in known},
+        StoredGraph(graph),
+        StoredGraph(prepared.preparation) if prepared.preparation else None,
     )
+    return Compiled(image, optimized, tuple(p.group for p in planner.kernels if p.group), report)
 
 
 def compile_kernels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
@@ -105,6 +106,19 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    @staticmethod
+    def parse(text: str) -> TensorType:
+        """The type that prints as `text`.
+
+        Raises:
+            DTypeError: no type prints like that.
+        """
+        match = re.fullmatch(r"(\w+)\[((?:\d+(?:, \d+)*)?)\]", text)
+        if match is None:
+            raise DTypeError(f"{text!r} is no type; write float32[64, 10]")
+        shape = tuple(int(e) for e in match[2].split(", ") if e)
+        return TensorType(shape, DType.of(match[1]))
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:

@@ -61,7 +61,7 @@ def compile(
     chosen = Target.named(target) if isinstance(target, str) else target or Target.host()
     options = Options(chosen, workers=workers)
     compiled = compile_graph(as_graph(source, *specs), options, Path(dump) if dump else None)
-    return Executable(compiled, threads)
+    return Executable(compiled.image, threads)
 
 
 def interpret(source: Any, *arrays: Any, **named: Any) -> Any:

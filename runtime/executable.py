@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..compiler.driver import Compiled
 from ..compiler.errors import InputError
 from ..compiler.evaluate import evaluate
 from ..compiler.graph import Graph
 from ..compiler.llvm.jit import load
 from ..compiler.types import Array, TensorType
+from .image import Image
 from .program import Program, SlotKind
 from .threads import BARRIER, PARALLEL, get_runner
 
@@ -30,29 +31,43 @@ class Executable:
     It may be called from several Python threads; calls take turns.
 
     Attributes:
-        graph: what was compiled.
+        image: all that it consists of.
         program: how it runs.
         state: contents of parameters and buffers, by name; to be changed by `load_state`.
         threads: number of threads.
     """
 
     def __init__(
-        self,
-        compiled: Compiled,
-        threads: int | None = None,
-        state: Mapping[str, Array] | None = None,
+        self, image: Image, threads: int | None = None, state: Mapping[str, Array] | None = None
     ) -> None:
-        self.compiled = compiled
-        self.graph: Graph = compiled.graph
-        self.program: Program = compiled.program
+        """Loads a compiled network.
+
+        Arguments:
+            image: the network.
+            threads: that run it; QUERN_NUM_THREADS or the usable processors by default.
+            state: contents of parameters and buffers; those of the graph by default.
+        """
+        self.image = image
+        self.program: Program = image.program
         self._runner = get_runner(threads)
         self._lock = threading.Lock()
-        self._library = load(list(compiled.objects.values()))
+        self._library = load(list(image.objects.values()))
         self._arena = aligned_empty(self.program.arena_bytes)
-        self.state = self._initial_state({**compiled.graph.data, **(state or {})})
-        contents = {**compiled.constants, **self._prepared()}
-        self._constants = {k: aligned_copy(v) for k, v in contents.items()}
+        self.state = self._initial_state(image.source.graph.data if state is None else state)
+        self._constants = {k: aligned_copy(v) for k, v in image.constants.items()}
+        if any(name not in self._constants for name in self._constant_names()):
+            self._prepare()
         self._bind()
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that was compiled."""
+        return self.image.source.graph
+
+    @property
+    def constants(self) -> dict[str, Array]:
+        """Contents of all constants, by name; also of those that follow from the state."""
+        return dict(self._constants)
 
     @property
     def threads(self) -> int:
@@ -163,14 +178,20 @@ class Executable:
         with self._lock:
             for name, array in arrays.items():
                 np.copyto(self.state[name], array)
-            for name, array in self._prepared().items():
-                np.copyto(self._constants[name], array)
+            self._prepare()
 
-    def _prepared(self) -> dict[str, Array]:
-        """Constants that follow from the states, such as weights with batch norm folded in."""
-        if self.compiled.preparation is None:
-            return {}
-        return evaluate(self.compiled.preparation, self.state).outputs
+    def _constant_names(self) -> set[str]:
+        return {s.name for s in self.program.slots if s.kind is SlotKind.CONSTANT}
+
+    def _prepare(self) -> None:
+        """Computes the constants that follow from the state, such as weights with folded norms."""
+        if self.image.preparation is None:
+            return
+        for name, array in evaluate(self.image.preparation.graph, self.state).outputs.items():
+            if name in self._constants:
+                np.copyto(self._constants[name], array)
+            else:
+                self._constants[name] = aligned_copy(array)
 
     def _initial_state(self, contents: Mapping[str, Array]) -> dict[str, Array]:
         state = {}
@@ -185,6 +206,12 @@ class Executable:
                 )
             state[name] = array
         return state
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the network, its state and its machine code to a `.qn` file (see `artifact.py`)."""
+        from .artifact import save
+
+        return save(self, path)
 
     # -- binding ----------------------------------------------------------------------------------
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
+from ..compiler.errors import ArtifactError, QuernError
 from ..compiler.types import TensorType
 
 
@@ -120,3 +122,46 @@ class Program:
     def symbols(self) -> tuple[str, ...]:
         """The functions it calls, each once."""
         return tuple(dict.fromkeys(step.symbol for step in self.steps))
+
+
+def program_to_json(program: Program) -> dict[str, Any]:
+    """Plain JSON data; `program_from_json` gives the equal program back."""
+    typed = ("inputs", "outputs", "states")
+    return {
+        "name": program.name,
+        **{part: [[n, str(t)] for n, t in getattr(program, part)] for part in typed},
+        "slots": [[s.kind.value, s.name, s.nbytes, s.offset] for s in program.slots],
+        "kernels": [
+            [k.name, list(k.nodes), k.phase, k.note, list(k.slots), k.flops, k.nbytes]
+            for k in program.kernels
+        ],
+        "steps": [[s.symbol, s.extent, s.parallel, s.barrier, s.kernel] for s in program.steps],
+        "copies": [[c.source, c.name] for c in program.copies],
+        "arena_bytes": program.arena_bytes,
+    }
+
+
+def program_from_json(data: Any) -> Program:
+    """
+    Raises:
+        ArtifactError: the data is not what `program_to_json` gives.
+    """
+    try:
+        return Program(
+            data["name"],
+            *(_types(data[part]) for part in ("inputs", "outputs", "states")),
+            tuple(Slot(SlotKind(k), n, b, o) for k, n, b, o in data["slots"]),
+            tuple(
+                KernelCall(n, tuple(nodes), p, note, tuple(slots), f, b)
+                for n, nodes, p, note, slots, f, b in data["kernels"]
+            ),
+            tuple(Step(*fields) for fields in data["steps"]),
+            tuple(Copy(*fields) for fields in data["copies"]),
+            data["arena_bytes"],
+        )
+    except (KeyError, TypeError, ValueError, QuernError) as error:
+        raise ArtifactError(f"the program is damaged: {error!r}") from None
+
+
+def _types(pairs: Any) -> tuple[tuple[str, TensorType], ...]:
+    return tuple((name, TensorType.parse(text)) for name, text in pairs)
