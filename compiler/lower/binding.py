@@ -92,7 +92,5 @@ class Binding:
     def finish(self, body: ir.Block, note: str = "") -> Lowered:
         """The kernel."""
         values = {**self.inputs, **self.outputs}
-        kernel = ir.Kernel(
-            self.group.name, tuple(values.values()), body, tuple(self.scratch), note
-        )
+        kernel = ir.Kernel(self.group.name, tuple(values.values()), body, tuple(self.scratch), note)
         return Lowered(kernel, tuple(values))

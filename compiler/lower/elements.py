@@ -1,9 +1,9 @@
 """Single elements of values, as loop expressions, computed on demand.
 
-A kernel asks for the element of a value at an index. If the value is in memory, that is a load. If it
-is what the kernel's own loops have just computed, that is given. Otherwise the element follows from
-elements of the node's inputs: point nodes ask at the same place (broadcasting undone), moves at the
-place they move from. So fusion, broadcasting and views are one mechanism.
+A kernel asks for the element of a value at an index. If the value is in memory, that is a load. If
+it is what the kernel's own loops have just computed, that is given. Otherwise the element follows
+from elements of the node's inputs: point nodes ask at the same place (broadcasting undone), moves
+at the place they move from. So fusion, broadcasting and views are one mechanism.
 """
 
 from __future__ import annotations
@@ -204,8 +204,7 @@ _SWAPPED: dict[type[Op], BinaryOp] = {
 
 def _operands(node: Node, elements: Elements, index: Index) -> list[Expr]:
     return [
-        elements.aligned(v, index, node.types[0].shape)
-        for v in elements.graph.inputs_of(node.name)
+        elements.aligned(v, index, node.types[0].shape) for v in elements.graph.inputs_of(node.name)
     ]
 
 

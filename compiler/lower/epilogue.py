@@ -1,5 +1,6 @@
-"""What follows an anchor's own result: its group's point nodes, computed where the result still is in
-registers, and the stores."""
+"""What follows an anchor's own result: its group's point nodes, computed where the result still is
+in registers, and the stores.
+"""
 
 from __future__ import annotations
 

@@ -8,16 +8,39 @@ from ..errors import CompileError
 from ..graph import Graph
 from ..llvm.target import Target
 from ..ops.base import Op
+from ..ops.indexing import ScatterAdd, ScatterAddAlongAxis
 from ..ops.linear import MatMul
+from ..ops.movement import Concat
+from ..ops.pool import (
+    MaxPool,
+    MaxPoolGather,
+    MaxPoolGradient,
+    MaxUnpool,
+    SumPool,
+    SumPoolGradient,
+)
 from ..passes.partition import Group
 from .binding import Lowered
+from .concat import lower_concat
 from .matmul import lower_matmul
 from .nest import lower_nest
+from .pool import lower_pool
+from .pool_gradient import lower_pool_gradient
+from .scatter import lower_scatter
 
 Family = Callable[[Graph, Group, Target], Lowered]
 
 _FAMILIES: dict[type[Op], Family] = {
     MatMul: lower_matmul,
+    MaxPool: lower_pool,
+    SumPool: lower_pool,
+    MaxPoolGather: lower_pool,
+    MaxPoolGradient: lower_pool_gradient,
+    SumPoolGradient: lower_pool_gradient,
+    ScatterAdd: lower_scatter,
+    ScatterAddAlongAxis: lower_scatter,
+    MaxUnpool: lower_scatter,
+    Concat: lower_concat,
 }
 
 

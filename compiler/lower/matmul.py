@@ -1,9 +1,9 @@
 """Matrix products, of any strides and with batches.
 
-Usually: the right operand is packed into panels of two vectors' width, then every register tile of the
-result walks the whole inner dimension (Goto and van de Geijn, 2008, without cache blocking). With few
-rows packing does not pay: columns that are contiguous are read in place; rows that are contiguous are
-multiplied as dot products.
+Usually: the right operand is packed into panels of two vectors' width, then every register tile of
+the result walks the whole inner dimension (Goto and van de Geijn, 2008, without cache blocking).
+With few rows packing does not pay: columns that are contiguous are read in place; rows that are
+contiguous are multiplied as dot products.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..ops.movement import Transpose
 from ..passes.partition import Group
-from ..types import Shape
+from ..types import DType, Shape
 from .binding import Binding, Lowered
 from .elements import Elements, Index, broadcast_index
 from .epilogue import store_results
@@ -61,7 +61,7 @@ class Product:
         return self.binding.lanes(self.dtype)
 
     @property
-    def dtype(self) -> ir.DType:
+    def dtype(self) -> DType:
         return self.binding.graph.type_of(self.result).dtype
 
     @cached_property
@@ -240,4 +240,3 @@ def _inlined(lets: ir.Block, value: Expr) -> Expr:
     while isinstance(value, ir.Var) and value in named:
         value = named[value]
     return value
-

@@ -1,13 +1,14 @@
 """Point nodes and reductions over one iteration space, in one kernel.
 
-The axes of the space are kept or reduced. For each place on the kept axes (a *row*) the reduced ones are
-walked once a *stage*: a stage computes the reductions whose operands are known by then, and stores the
-full-size results that are. So softmax is three stages of one row (max, sum, quotient), and batch-norm
-statistics are two stages of a channel. Values of a row are computed once a row; full-size values are
-computed again in each stage that needs them, unless they are expensive: then they stay in a row buffer.
+The axes of the space are kept or reduced. For each place on the kept axes (a *row*) the reduced
+ones are walked once a *stage*: a stage computes the reductions whose operands are known by then,
+and stores the full-size results that are. So softmax is three stages of one row (max, sum,
+quotient), and batch-norm statistics are two stages of a channel. Values of a row are computed once
+a row; full-size values are computed again in each stage that needs them, unless they are
+expensive: then they stay in a row buffer.
 
-Rows are independent, hence parallel. Where there are few rows and much to reduce, each stage is split
-into chunks (by shape alone) whose partial results are combined in order.
+Rows are independent, hence parallel. Where there are few rows and much to reduce, each stage is
+split into chunks (by shape alone) whose partial results are combined in order.
 """
 
 from __future__ import annotations
@@ -91,9 +92,9 @@ def lower_nest(graph: Graph, group: Group, target: Target) -> Lowered:
 class Stages:
     """When each value of a group is known.
 
-    A value's level is the number of reductions that must be finished before it: what has level s is
-    computed in stage s. Reductions over operands of level s are done in stage s; their results are of
-    level s + 1.
+    A value's level is the number of reductions that must be finished before it: what has level s
+    is computed in stage s. Reductions over operands of level s are done in stage s; their results
+    are of level s + 1.
     """
 
     graph: Graph
@@ -295,7 +296,7 @@ class Nest:
     def rows(self) -> ir.Block:
         """Every row from its first stage to its last."""
         place: Place = {}
-        loops = []
+        loops: Loops = []
         for d in self.kept[:-1] if self.by_columns else self.kept:
             var = self.binding.var("ijkl"[len(loops) % 4])
             place[d] = var

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..loops import ir
 from ..loops.ir import BinaryOp, Const, Expr
 from ..ops.random import MULTIPLIERS, ROUNDS, WEYL, Philox
-from ..types import DType
 from .elements import Elements
 
 _WORD = 0xFFFFFFFF

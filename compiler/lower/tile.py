@@ -1,8 +1,9 @@
 """Register tiles: the outer products that matrix products and convolutions are made of.
 
-A tile is `rows` x `columns` accumulators in registers. In every step of the reduction each row's scalar is
-multiplied by the columns' vectors: rows + columns loads for rows * columns multiply-adds. How large a
-tile may be is the number of registers: rows * vectors accumulators, the vectors, and one scalar.
+A tile is `rows` x `columns` accumulators in registers. In every step of the reduction each row's
+scalar is multiplied by the columns' vectors: rows + columns loads for rows * columns
+multiply-adds. How large a tile may be is the number of registers: rows * vectors accumulators, the
+vectors, and one scalar.
 """
 
 from __future__ import annotations

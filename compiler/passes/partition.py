@@ -387,9 +387,7 @@ class _Partition:
         groups = []
         for draft in self._sorted():
             nodes = tuple(sorted(draft.members, key=order.__getitem__))
-            outputs = tuple(
-                v for v in self.stored if self.home[v.node] == draft.number
-            )
+            outputs = tuple(v for v in self.stored if self.home[v.node] == draft.number)
             name = self._name(nodes, draft.phase)
             names[name] = names.get(name, 0) + 1
             unique = name if names[name] == 1 else f"{name}_{names[name]}"
@@ -435,9 +433,7 @@ class _Partition:
         return result
 
     def _name(self, nodes: tuple[str, ...], phase: Phase) -> str:
-        origins = dict.fromkeys(
-            o.name for n in nodes for o in self.graph.node(n).origins
-        )
+        origins = dict.fromkeys(o.name for n in nodes for o in self.graph.node(n).origins)
         text = "_".join(origins)
         if len(text) > _MAX_NAME:
             first, last = next(iter(origins)), next(reversed(origins))

@@ -1,0 +1,173 @@
+"""Pooling: parallel over planes and rows of windows, the windows of a row side by side in lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..graph import Graph, Value
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Const, Expr, Function, LoopKind, ReduceOp, Space
+from ..ops.pool import MaxPool, MaxPoolGather, Pool
+from ..passes.partition import Group
+from ..types import DType, Shape
+from .binding import Binding, Lowered
+from .elements import Index
+from .epilogue import store_results
+from .tile import Span
+from .windows import WindowAxis, over_parts, part_number, parts_of, window_axes
+
+
+def lower_pool(graph: Graph, group: Group, target: Target) -> Lowered:
+    """The kernel of MaxPool, MaxPoolGather, or SumPool and its epilogue."""
+    assert group.anchor is not None
+    op = graph.node(group.anchor).op
+    assert isinstance(op, Pool)
+    return Pooling(Binding(graph, group, target), Value(group.anchor), op).lower()
+
+
+@dataclass
+class Pooling:
+    """Builds the loops of one pooling operation."""
+
+    binding: Binding
+    result: Value
+    op: Pool
+
+    @cached_property
+    def inputs(self) -> tuple[Value, ...]:
+        return tuple(self.binding.graph.inputs_of(self.result.node))
+
+    @cached_property
+    def shape(self) -> Shape:
+        return self.binding.graph.type_of(self.result).shape
+
+    @cached_property
+    def dtype(self) -> DType:
+        return self.binding.graph.type_of(self.result).dtype
+
+    @cached_property
+    def axes(self) -> tuple[WindowAxis, ...]:
+        return window_axes(self.op.window, self.binding.graph.type_of(self.inputs[0]).shape[2:])
+
+    def lower(self) -> Lowered:
+        outer = tuple(
+            self.binding.var(hint) for hint in ("n", "c", "d", "h")[: len(self.shape) - 1]
+        )
+        lanes = self.binding.lanes(*self.binding.dtypes)
+        row: ir.Block = ()
+        for span, touches in self._spans():
+            column = self.binding.var("w")
+            body = self._window((*outer, column + span.start), touches)
+            kind = LoopKind.SERIAL if touches else LoopKind.VECTOR
+            row += (ir.For(column, span.length, body, kind, 1 if touches else lanes),)
+        loops = tuple(zip(outer, self.shape[:-1], strict=True))
+        windows = "x".join(map(str, self.op.kernel))
+        body = ir.loop_nest(loops, row, LoopKind.PARALLEL)
+        return self.binding.finish(body, f"windows of {windows} in rows")
+
+    def _spans(self) -> list[tuple[Span, bool]]:
+        if isinstance(self.op, MaxPoolGather):
+            return [(Span(0, self.shape[-1]), False)]
+        return self.axes[-1].spans
+
+    def _window(self, index: Index, touches: bool) -> ir.Block:
+        """One window; `touches`: whether it may touch padding along the innermost axis."""
+        if isinstance(self.op, MaxPoolGather):
+            return self._gather(index)
+        every = [axis.has_padding for axis in self.axes[:-1]] + [touches]
+        if not isinstance(self.op, MaxPool):
+            return self._extremum_or_sum(index, every, ReduceOp.ADD)
+        if Value(self.result.node, 1) in self.binding.outputs:
+            return self._maximum_and_position(index, every)
+        return self._extremum_or_sum(index, every, ReduceOp.MAX)
+
+    def _extremum_or_sum(self, index: Index, touches: Sequence[bool], op: ReduceOp) -> ir.Block:
+        total = self.binding.local("total", (), self.dtype, Space.REGISTER)
+        parts, x, body = self._part(index)
+        body += (ir.Accumulate(total, (), op, x),)
+        return (
+            ir.Alloc(total),
+            ir.Store(total, (), Const(float(op.identity(self.dtype)), self.dtype)),
+            *over_parts(self.axes, parts, index[2:], touches, body),
+            *store_results(self.binding, {self.result: ir.Load(total, ())}, index),
+        )
+
+    def _maximum_and_position(self, index: Index, touches: Sequence[bool]) -> ir.Block:
+        """The maximum, and the number of the first part that holds it."""
+        best = self.binding.local("best", (), self.dtype, Space.REGISTER)
+        where = self.binding.local("where", (), DType.INT32, Space.REGISTER)
+        parts, x, body = self._part(index)
+        now = ir.Load(best, ())
+        # A NaN is not <= anything; the first one stays.
+        larger = ir.Call(Function.NOT, x <= now) & ir.Call(Function.NOT, _is_nan(now))
+        better = ir.Var(self.binding.var("better").name, DType.BOOL)
+        number = ir.Cast(part_number(self.axes, parts), DType.INT32)
+        body += (
+            ir.Let(better, larger),
+            ir.Store(where, (), ir.Select(better, number, ir.Load(where, ()))),
+            ir.Store(best, (), ir.Select(better, x, now)),
+        )
+        first = part_number(
+            self.axes,
+            tuple(
+                axis.first(window) if test else ir.index(0)
+                for axis, window, test in zip(self.axes, index[2:], touches, strict=True)
+            ),
+        )
+        position = Value(self.result.node, 1)
+        position_dtype = self.binding.graph.type_of(position).dtype
+        given: dict[Value, Expr] = {
+            self.result: ir.Load(best, ()),
+            position: _cast(ir.Load(where, ()), position_dtype),
+        }
+        return (
+            ir.Alloc(best),
+            ir.Alloc(where),
+            ir.Store(best, (), Const(float("-inf"), self.dtype)),
+            ir.Store(where, (), ir.Cast(first, DType.INT32)),
+            *over_parts(self.axes, parts, index[2:], touches, body),
+            *store_results(self.binding, given, index),
+        )
+
+    def _part(self, index: Index) -> tuple[tuple[ir.Var, ...], Expr, ir.Block]:
+        """Variables for the parts of a window, the element there, and how it is named."""
+        parts = tuple(self.binding.var("k") for _ in self.axes)
+        places = (a.place(w, k) for a, w, k in zip(self.axes, index[2:], parts, strict=True))
+        elements = self.binding.elements()
+        x = elements.at(self.inputs[0], (*index[:2], *places))
+        return parts, elements.name(x, "x"), elements.take_block()
+
+    def _gather(self, index: Index) -> ir.Block:
+        """The element at the position that the data name, zero where that is padding."""
+        x, position = self.inputs
+        elements = self.binding.elements()
+        number = clamped_position(elements.at(position, index), self.op)
+        places = [
+            axis.place(window, part)
+            for axis, window, part in zip(
+                self.axes, index[2:], parts_of(self.axes, number), strict=True
+            )
+        ]
+        inside = [a.inside(p) for a, p in zip(self.axes, places, strict=True) if a.has_padding]
+        source = tuple(ir.clamp(p, 0, a.extent - 1) for a, p in zip(self.axes, places, strict=True))
+        found = elements.at(x, (*index[:2], *source))
+        for condition in inside:
+            found = ir.Select(condition, found, Const(0.0, self.dtype))
+        body = elements.take_block()
+        return body + store_results(self.binding, {self.result: found}, index)
+
+
+def clamped_position(position: Expr, op: Pool) -> Expr:
+    """A position in a window that comes from data, kept inside."""
+    return ir.clamp(_cast(position, ir.INDEX), 0, op.window.size - 1)
+
+
+def _cast(value: Expr, dtype: DType) -> Expr:
+    return value if value.dtype is dtype else ir.Cast(value, dtype)
+
+
+def _is_nan(value: Expr) -> Expr:
+    return ir.Call(Function.ISNAN, value)
