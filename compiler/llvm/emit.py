@@ -1,0 +1,86 @@
+"""Loop kernels to LLVM IR text.
+
+Each phase of a kernel is a function `void symbol(ptr args, i64 begin, i64 end)`: `args` points to
+an array of the buffers' addresses, parameters first, then scratch; `begin` to `end` are the
+iterations to do. Arguments need no more alignment than their elements have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from ..errors import CompileError
+from ..loops.ir import BinaryOp, Buffer, Kernel, Var
+from .builder import I64, PTR, FunctionBuilder, ModuleBuilder, Value
+from .emit_stmt import StatementEmitter
+from .linear import Linear
+from .phases import Phase, PhaseBody, buffers_used, phases_of, split, symbol_of
+from .scope import Place, Result, Scope
+from .target import Target
+
+__all__ = ["Emitted", "Phase", "emit", "phases_of", "symbol_of"]
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A kernel as LLVM IR.
+
+    Arguments:
+        symbol: what the names of its functions start with.
+        ir: text of the module.
+        phases: its functions, in the order in which they run.
+    """
+
+    symbol: str
+    ir: str
+    phases: tuple[Phase, ...]
+
+
+def emit(kernel: Kernel, target: Target, symbol: str | None = None) -> Emitted:
+    """The kernel's functions for a target. `symbol` is `symbol_of(kernel)`, if it is known already.
+
+    Raises:
+        CompileError: the kernel is not well formed, or needs too much stack.
+    """
+    symbol = symbol or symbol_of(kernel)
+    module = ModuleBuilder(has_fma=target.has_fma)
+    bodies = split(kernel)
+    phases = phases_of(kernel, symbol, bodies)
+    try:
+        for phase, body in zip(phases, bodies, strict=True):
+            parameters = [("args", PTR), ("begin", I64), ("end", I64)]
+            _emit_phase(module.function(phase.symbol, parameters), body, kernel.buffers)
+    except CompileError as error:
+        raise CompileError(f"kernel {kernel.name}: {error}") from None
+    return Emitted(symbol, str(module), phases)
+
+
+def _emit_phase(f: FunctionBuilder, phase: PhaseBody, buffers: tuple[Buffer, ...]) -> None:
+    scope = Scope(f)
+    emitter = StatementEmitter(scope)
+    args, begin, end = f.arguments
+    used = buffers_used((*phase.lets, *phase.body))
+    for position, buffer in enumerate(buffers):
+        if buffer.name in used:
+            pointer = f.load(PTR, f.gep(PTR, args, position))
+            scope.places[buffer.name] = Place(buffer, pointer)
+    emitter.statements(phase.lets)
+    if phase.parallel:
+        with f.loop(begin, end, name="p") as loop, scope.loop(1):
+            scope.learn(loop.index, 0, phase.extent - 1)
+            _recover(emitter, phase.loops, loop.index)
+            emitter.block(phase.body)
+    else:
+        emitter.block(phase.body)
+    f.ret()
+
+
+def _recover(emitter: StatementEmitter, loops: tuple[tuple[Var, int], ...], number: Value) -> None:
+    """The variables of nested loops from the number of the iteration; the last one is fastest."""
+    rest: Result = Linear(0, {number.text: 1})
+    integer = emitter.expressions.integer
+    for position, (var, _) in enumerate(loops):
+        inside = Linear(prod(extent for _, extent in loops[position + 1 :]))
+        emitter.scope.variables[var.name] = integer(BinaryOp.FLOORDIV, rest, inside)
+        rest = integer(BinaryOp.MOD, rest, inside)

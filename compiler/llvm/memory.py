@@ -1,0 +1,150 @@
+"""Loads and stores: one scalar, one vector, or lane by lane, as the offset moves with the lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import gcd
+
+from .arithmetic import from_memory, memory_type, to_memory
+from .builder import I64, Value, constants, poison
+from .linear import Linear
+from .scope import Place, Result, Scope
+
+# Alignment of local buffers, in bytes.
+ALIGNMENT = 64
+
+
+def load(scope: Scope, place: Place, offset: Result) -> Value:
+    """The element at `offset`: a scalar if it is the same for all lanes, else one a lane."""
+    f, lanes = scope.f, scope.lanes
+    if place.private:
+        offset, whole = _private(scope, place, offset)
+    else:
+        whole = isinstance(offset, Linear) and offset.step == 1
+    dtype = place.buffer.dtype
+    vector = memory_type(dtype, lanes)
+    if isinstance(offset, Linear):
+        if whole:
+            loaded = f.load(vector, address(scope, place, offset), _align(scope, place, offset))
+        elif offset.step == 0:
+            loaded = f.load(place.element, address(scope, place, offset))
+        elif offset.step == -1:
+            last = offset.uniform.shifted(1 - lanes)
+            loaded = f.load(vector, address(scope, place, last))
+            loaded = f.shuffle(loaded, None, range(lanes - 1, -1, -1))
+        elif abs(offset.step) == 2 and lanes >= 4:
+            loaded = _load_every_second(scope, place, offset)
+        else:
+            loaded = _load_lanes(scope, place, offset)
+    else:
+        loaded = _load_lanes(scope, place, offset)
+    return from_memory(f, loaded, dtype)
+
+
+def store(scope: Scope, place: Place, offset: Result, value: Value) -> None:
+    """Writes the element at `offset`; where lanes share a place, the last one's value remains."""
+    f, lanes = scope.f, scope.lanes
+    if place.private:
+        offset, whole = _private(scope, place, offset)
+    else:
+        whole = isinstance(offset, Linear) and offset.step == 1
+    value = to_memory(f, value)
+    if isinstance(offset, Linear):
+        if whole:
+            where = address(scope, place, offset)
+            f.store(scope.spread(value), where, _align(scope, place, offset))
+            return
+        if offset.step == 0:
+            f.store(f.extract(value, lanes - 1), address(scope, place, offset))
+            return
+        if offset.step == -1:
+            last = offset.uniform.shifted(1 - lanes)
+            backwards = f.shuffle(scope.spread(value), None, range(lanes - 1, -1, -1))
+            f.store(backwards, address(scope, place, last))
+            return
+    for lane, where in enumerate(_addresses(scope, place, offset)):
+        f.store(f.extract(value, lane), where)
+
+
+def update(
+    scope: Scope, place: Place, offset: Result, value: Value,
+    combine: Callable[[Value, Value], Value],
+) -> None:  # fmt: skip
+    """Replaces each lane's element by `combine(element, value)`, lane after lane if they may meet.
+
+    The lanes must not all have the same place, unless there is only one.
+    """
+    apart = isinstance(offset, Linear) and (offset.step != 0 or scope.lanes == 1)
+    if apart or place.private:
+        store(scope, place, offset, combine(load(scope, place, offset), value))
+        return
+    f, dtype = scope.f, place.buffer.dtype
+    for lane, where in enumerate(_addresses(scope, place, offset)):
+        element = from_memory(f, f.load(place.element, where), dtype)
+        f.store(to_memory(f, combine(element, f.extract(value, lane))), where)
+
+
+def address(scope: Scope, place: Place, offset: Linear) -> Value:
+    """The address of the element at `offset` in lane 0.
+
+    The constant part comes last, where the processor adds it for nothing, and equal variable parts
+    are computed once. Without it the address may lie outside the buffer, hence not `inbounds`.
+    """
+    f, element = scope.f, place.element
+    inside = offset.const == 0
+    variable = scope.sum(offset, with_constant=False)
+    pointer = f.gep(element, place.pointer, variable, inbounds=inside)
+    return f.gep(element, pointer, offset.const, inbounds=not offset.terms)
+
+
+def _private(scope: Scope, place: Place, offset: Result) -> tuple[Result, bool]:
+    """The offset of lane 0's own element, and whether the lanes' elements lie side by side."""
+    if isinstance(offset, Linear) and offset.step == 0:
+        return offset.times(place.private), True
+    f = scope.f
+    lane = constants(I64, range(scope.lanes))
+    each = f.add(f.mul(scope.spread(scope.value(offset)), place.private), lane)
+    return each, False
+
+
+def _align(scope: Scope, place: Place, offset: Linear) -> int | None:
+    """Bytes to which a vector is aligned for certain; None: as its element."""
+    if not place.local:
+        return None
+    return gcd(ALIGNMENT, scope.facts.multiple(offset) * place.element.bytes)
+
+
+def _load_every_second(scope: Scope, place: Place, offset: Linear) -> Value:
+    """Two vectors that overlap, so that nothing beyond the last lane's element is touched."""
+    f, lanes = scope.f, scope.lanes
+    type = memory_type(place.buffer.dtype, lanes)
+    start = offset.uniform
+    if offset.step < 0:
+        start = start.shifted(2 - 2 * lanes)
+    low = f.load(type, address(scope, place, start))
+    high = f.load(type, address(scope, place, start.shifted(lanes - 1)))
+    # Element 2k is in the first vector up to lanes - 1, and in the second from lanes - 1 on.
+    order = [2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]
+    return f.shuffle(low, high, order if offset.step > 0 else order[::-1])
+
+
+def _load_lanes(scope: Scope, place: Place, offset: Result) -> Value:
+    f = scope.f
+    loaded = poison(memory_type(place.buffer.dtype, scope.lanes))
+    for lane, where in enumerate(_addresses(scope, place, offset)):
+        loaded = f.insert(loaded, f.load(place.element, where), lane)
+    return loaded
+
+
+def _addresses(scope: Scope, place: Place, offset: Result) -> list[Value]:
+    """Each lane's address."""
+    f = scope.f
+    if isinstance(offset, Linear):
+        first = offset.uniform
+        return [
+            address(scope, place, first.shifted(lane * offset.step)) for lane in range(scope.lanes)
+        ]
+    offset = scope.spread(offset)
+    return [
+        f.gep(place.element, place.pointer, f.extract(offset, lane)) for lane in range(scope.lanes)
+    ]
