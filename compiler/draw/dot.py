@@ -1,8 +1,8 @@
 """Pictures as Graphviz text.
 
 The forward graph runs down. The arrows of the backward graph are given to Graphviz the other way
-round (`dir=back`), so that it runs up, beside the nodes it belongs to: both then have the same order
-of ranks. What joins the two is kept out of the layout.
+round (`dir=back`), so that it runs up, beside the nodes it belongs to: both then have the same
+order of ranks. What joins the two is kept out of the layout.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ SOURCES = ("gv", "dot")
 _TIMEOUT = 120.0  # seconds; Graphviz can take for ever over graphs of thousands of nodes
 _RESOLUTION = "144"  # of PNG, dots an inch: sharp on today's screens
 
-# pygraphviz's wheels carry Graphviz as a library. It runs in a process of its own, as `dot` does, so
-# that what it prints, or a crash of it, stays there.
+# pygraphviz's wheels carry Graphviz as a library. It runs in a process of its own, as `dot` does,
+# so that what it prints, or a crash of it, stays there.
 _PYGRAPHVIZ = """
 import sys, pygraphviz
 source = sys.stdin.buffer.read().decode()
@@ -55,7 +55,7 @@ class Drawing:
             RenderWarning says, and what to install).
 
         Raises:
-            UsageError: another suffix.
+            UsageError: another suffix, or a place that cannot be written to.
             QuernError: Graphviz failed.
         """
         target = Path(path)
@@ -120,16 +120,19 @@ def _run(command: list[str], source: str) -> bytes:
 
 def _write(target: Path, content: bytes) -> Path:
     """Replaces a file by new content, whole or not at all."""
-    with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, target)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    try:
+        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, target)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
     return target
 
 

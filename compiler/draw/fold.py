@@ -9,15 +9,14 @@ as the blocks of a stage do, become one box with a count.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from ..errors import UsageError
 from ..graph import Graph, Node, Phase
 from ..ops.leaf import Leaf
 
 _LONG = 30  # operations from which on a picture is folded unasked
 _READABLE = 30  # boxes a folded picture should stay below
-
-Signature = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,12 @@ class Fold:
     Arguments:
         name: what it is called.
         count: how many blocks of equal structure follow each other in it.
+        block: which of these blocks the node is in; boxes are equal without regard to it.
     """
 
     name: str
     count: int = 1
+    block: str = field(default="", compare=False)
 
 
 def origin_name(node: Node) -> str:
@@ -44,14 +45,19 @@ def fold_nodes(graph: Graph, fold: bool | int | None) -> dict[str, Fold]:
     Arguments:
         graph: the graph.
         fold: see `draw`.
+
+    Raises:
+        UsageError: a depth below 1.
     """
     nodes = [n for n in graph.nodes() if not isinstance(n.op, Leaf)]
     if fold is None:
         fold = len(nodes) > _LONG
     if fold is False:
         return {}
+    if fold is not True and fold < 1:
+        raise UsageError(f"fold is {fold}; give the parts of names that stay apart, 1 or more")
     if fold is not True:
-        return _with_repeats(graph, _by_prefix(nodes, max(fold, 1)))
+        return _with_repeats(graph, _by_prefix(nodes, fold))
     deepest = max((origin_name(n).count(".") + 1 for n in nodes), default=1)
     for depth in range(deepest, 0, -1):
         folds = _with_repeats(graph, _by_prefix(nodes, depth))
@@ -67,13 +73,13 @@ def _by_prefix(nodes: list[Node], depth: int) -> dict[str, str]:
 def _with_repeats(graph: Graph, boxes: Mapping[str, str]) -> dict[str, Fold]:
     """Boxes as folds, those that repeat in a row as one."""
     folds = {name: Fold(name) for name in boxes.values()}
+    signatures = _signatures(graph, boxes)
     for chain in _chains(graph, boxes):
-        signatures = [_signature(graph, boxes, box) for box in chain]
-        for start, period, count in _repeats(signatures):
+        for start, period, count in _repeats([signatures[box] for box in chain]):
             members = chain[start : start + period * count]
             repeated = Fold(f"{members[0]} … {members[-1]}", count)
             folds |= dict.fromkeys(members, repeated)
-    return {node: folds[box] for node, box in boxes.items()}
+    return {node: replace(folds[box], block=box) for node, box in boxes.items()}
 
 
 def _forward(graph: Graph, boxes: Mapping[str, str]) -> list[Node]:
@@ -102,10 +108,23 @@ def _chains(graph: Graph, boxes: Mapping[str, str]) -> list[list[str]]:
     return chains
 
 
-def _signature(graph: Graph, boxes: Mapping[str, str], box: str) -> Signature:
-    """What is equal for boxes of equal structure: operations, types and inner edges."""
-    members = [n for n in _forward(graph, boxes) if boxes[n.name] == box]
-    position = {n.name: i for i, n in enumerate(members)}
+def _signatures(graph: Graph, boxes: Mapping[str, str]) -> dict[str, int]:
+    """A number for each forward box, the same for boxes of equal structure.
+
+    Structure is operations, types and the edges between them.
+    """
+    members: dict[str, list[Node]] = {}
+    for node in _forward(graph, boxes):
+        members.setdefault(boxes[node.name], []).append(node)
+    numbers: dict[tuple[object, ...], int] = {}
+    return {
+        box: numbers.setdefault(_structure(graph, nodes), len(numbers))
+        for box, nodes in members.items()
+    }
+
+
+def _structure(graph: Graph, nodes: list[Node]) -> tuple[object, ...]:
+    position = {n.name: i for i, n in enumerate(nodes)}
     return tuple(
         (
             node.op,
@@ -114,11 +133,11 @@ def _signature(graph: Graph, boxes: Mapping[str, str], box: str) -> Signature:
                 (position.get(v.node), v.port, graph.type_of(v)) for v in graph.inputs_of(node.name)
             ),
         )
-        for node in members
+        for node in nodes
     )
 
 
-def _repeats(signatures: list[Signature]) -> list[tuple[int, int, int]]:
+def _repeats(signatures: list[int]) -> list[tuple[int, int, int]]:
     """(start, period, count) of repetitions, the ones that cover most first, without overlaps."""
     found: list[tuple[int, int, int]] = []
     start = 0
@@ -130,7 +149,7 @@ def _repeats(signatures: list[Signature]) -> list[tuple[int, int, int]]:
     return found
 
 
-def _longest_at(signatures: list[Signature], start: int) -> tuple[int, int]:
+def _longest_at(signatures: list[int], start: int) -> tuple[int, int]:
     """Period and count of the longest repetition that begins here; (1, 1) when there is none."""
     best = (1, 1)
     for period in range(1, (len(signatures) - start) // 2 + 1):

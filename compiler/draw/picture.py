@@ -103,6 +103,7 @@ class _Maker:
     def __init__(self, graph: Graph, folds: Mapping[str, Fold]) -> None:
         self.graph = graph
         self.inlined = _inlined(graph)
+        self.block = {name: fold.block for name, fold in folds.items()}
         self.key = {n.name: _key(n, folds.get(n.name)) for n in graph.nodes()}
         self.fold = {self.key[name]: fold for name, fold in folds.items()}
         self.members: dict[str, list[Node]] = {}
@@ -111,6 +112,7 @@ class _Maker:
                 self.members.setdefault(self.key[node.name], []).append(node)
         self.hidden = {n.name for n in graph.leaves(Leaf) if self._is_hidden(n)}
         self.picture = Picture()
+        self.drawn: set[Arrow] = set()
 
     def make(self, groups: Mapping[str, Sequence[str]]) -> Picture:
         for key, members in self.members.items():
@@ -136,10 +138,11 @@ class _Maker:
         if isinstance(leaf.op, Input):
             return False
         users = self._users(leaf)
-        forward = {self.key[u.name] for u in users if u.phase is Phase.FORWARD}
-        every = forward or {self.key[u.name] for u in users}
-        return len(every) == 1 and all(
-            key in self.fold and len(self.members.get(key, ())) > 1 for key in every
+        readers = [u for u in users if u.phase is Phase.FORWARD] or users
+        blocks = {self.block.get(u.name) for u in readers}
+        return len(blocks) == 1 and all(
+            self.key[u.name] in self.fold and len(self.members.get(self.key[u.name], ())) > 1
+            for u in readers
         )
 
     # -- boxes ------------------------------------------------------------------------------------
@@ -222,7 +225,9 @@ class _Maker:
                     self._add_arrow(Arrow(tail, head, label))
 
     def _add_arrow(self, arrow: Arrow) -> None:
-        if arrow not in self.picture.arrows:
+        """Folded boxes have many values in common; arrows that look the same are drawn once."""
+        if arrow not in self.drawn:
+            self.drawn.add(arrow)
             self.picture.arrows.append(arrow)
 
     def _add_ends(self) -> None:
