@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from types import FrameType
+from traceback import walk_tb
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -399,13 +400,22 @@ def renamed(node: Node, name: str) -> Node:
     return replace(node, name=name)
 
 
-def user_location() -> SourceLocation | None:
-    """The innermost line of the call stack that is not this package's own."""
+def user_location(traceback: TracebackType | None = None) -> SourceLocation | None:
+    """The innermost line that is not this package's own: of what led to an error, or, where that
+    passed none, of the call stack.
+    """
+    for failed, line in reversed(list(walk_tb(traceback))):
+        if _is_users(failed):
+            return SourceLocation(failed.f_code.co_filename, line)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        file = frame.f_code.co_filename
-        own = file.startswith(_PACKAGE) and not file.startswith(_ZOO)
-        if not own and not file.startswith("<"):
-            return SourceLocation(file, frame.f_lineno)
+        if _is_users(frame):
+            return SourceLocation(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back
     return None
+
+
+def _is_users(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    own = file.startswith(_PACKAGE) and not file.startswith(_ZOO)
+    return not own and not file.startswith("<")

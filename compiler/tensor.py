@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast, overload
 
 from .errors import ShapeError
 from .ops import movement as mv
@@ -67,9 +67,23 @@ class Tensor:
     def ndim(self) -> int:
         return self.type.rank
 
-    def size(self, axis: int) -> int:
-        """Extent along one axis."""
-        return self.shape[normalize_axis(axis, self.rank)]
+    @overload
+    def size(self) -> Shape: ...
+
+    @overload
+    def size(self, axis: int) -> int: ...
+
+    def size(self, axis: int | None = None) -> int | Shape:
+        """Extent along one axis, or the shape."""
+        return self.shape if axis is None else self.shape[normalize_axis(axis, self.rank)]
+
+    def dim(self) -> int:
+        """The rank."""
+        return self.rank
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.type.size
 
     def __len__(self) -> int:
         return self.size(0)
@@ -200,20 +214,31 @@ class Tensor:
         wanted = DType.of(dtype)
         return self if wanted is self.dtype else apply(pw.Cast(wanted), self)
 
+    def detach(self) -> Tensor:
+        """The same values as if they were constant: no gradient flows through."""
+        from .ops.stop_gradient import StopGradient
+
+        return apply(StopGradient(), self)
+
     # -- reductions -------------------------------------------------------------------------------
+    # Over all axes by default. `dim` and `keepdim` are PyTorch's words for `axis` and `keepdims`.
 
-    def sum(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
-        return _reduce(self, rd.Sum, axis, keepdims)
+    def sum(
+        self, axis: Axes = None, keepdims: bool = False, *, dim: Axes = None, keepdim: bool = False
+    ) -> Tensor:
+        return _reduce(self, rd.Sum, dim if axis is None else axis, keepdims or keepdim)
 
-    def mean(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    def mean(
+        self, axis: Axes = None, keepdims: bool = False, *, dim: Axes = None, keepdim: bool = False
+    ) -> Tensor:
         """Mean over axes, of floats."""
-        axes = normalize_axes(axis, self.rank)
+        axes = normalize_axes(dim if axis is None else axis, self.rank)
         count = 1
         for d in axes:
             count *= self.shape[d]
         x = self if self.dtype.is_float else self.cast(DType.FLOAT32)
         inverse = 1.0 / count if count else float("nan")
-        return x.sum(axes, keepdims) * inverse
+        return x.sum(axes, keepdims or keepdim) * inverse
 
     def max(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return _reduce(self, rd.Max, axis, keepdims)
@@ -221,8 +246,18 @@ class Tensor:
     def min(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
         return _reduce(self, rd.Min, axis, keepdims)
 
-    def prod(self, axis: Axes = None, keepdims: bool = False) -> Tensor:
-        return _reduce(self, rd.Product, axis, keepdims)
+    def prod(
+        self, axis: Axes = None, keepdims: bool = False, *, dim: Axes = None, keepdim: bool = False
+    ) -> Tensor:
+        return _reduce(self, rd.Product, dim if axis is None else axis, keepdims or keepdim)
+
+    def amax(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """Largest element over axes."""
+        return self.max(dim, keepdim)
+
+    def amin(self, dim: Axes = None, keepdim: bool = False) -> Tensor:
+        """Smallest element over axes."""
+        return self.min(dim, keepdim)
 
     def _drop(self, axes: tuple[int, ...]) -> Tensor:
         return self.reshape(tuple(n for d, n in enumerate(self.shape) if d not in axes))
@@ -251,6 +286,10 @@ class Tensor:
         return self if extents == self.shape else apply(mv.Reshape(extents), self)
 
     view = reshape
+
+    def contiguous(self) -> Tensor:
+        """Itself: where a value lies in memory is the compiler's choice."""
+        return self
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Axes `start_dim` to `end_dim` (both included) as one."""

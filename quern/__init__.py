@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 # Public name -> the module it lives in. A public module (`nn`) maps to itself (`.nn`).
-_EXPORTS: dict[str, str] = {}
+_EXPORTS: dict[str, str] = {
+    "manual_seed": ".frontends.nn.init",
+    "nn": ".nn",
+    "spec": ".frontends.nn.trace",
+    "trace": ".frontends.nn.trace",
+}
 
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     # The names of _EXPORTS once more, for type checkers and editors:
-    # from .compiler.module import name as name
-    pass
+    from . import nn as nn
+    from .frontends.nn.init import manual_seed as manual_seed
+    from .frontends.nn.trace import spec as spec
+    from .frontends.nn.trace import trace as trace
 else:  # unseen by type checkers, so that they still find a misspelt name
 
     def __getattr__(name: str) -> object:

@@ -1,0 +1,183 @@
+"""What is known while a network is traced: the graph that grows, and what is called what in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...compiler.errors import ShapeError, UsageError
+from ...compiler.graph import Graph, Phase, Value
+from ...compiler.ops.base import Op
+from ...compiler.tensor import Tensor
+
+if TYPE_CHECKING:
+    from .module import Module
+    from .state import State
+
+_CURRENT: ContextVar[Trace | None] = ContextVar("current_trace", default=None)
+
+
+@dataclass(eq=False)
+class Trace:
+    """A network on its way to a graph.
+
+    Nodes are named after the modules that make them, states after their keys in the state dict.
+
+    Attributes:
+        graph: what has been traced so far.
+        training: the mode modules are put in while they are traced; None leaves them as they are.
+        seed: initial contents of the graph's `rng.seed`.
+        nodes: node name -> the state it stands for.
+    """
+
+    graph: Graph
+    training: bool | None = None
+    seed: int = 0
+    nodes: dict[str, State] = field(default_factory=dict)
+    _paths: dict[Module, str] = field(default_factory=dict)
+    _keys: dict[State, str] = field(default_factory=dict)
+    _values: dict[State, Value] = field(default_factory=dict)
+    _modes: list[tuple[Module, bool]] = field(default_factory=list)
+    _rng: tuple[Tensor, Tensor] | None = None
+    _streams: int = 0
+    _next_name: str | None = None
+
+    # -- its lifetime -----------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self) -> Iterator[Trace]:
+        """Modules called inside are traced; then updates are added and modes restored."""
+        token = _CURRENT.set(self)
+        try:
+            yield self
+            self._add_updates()
+        finally:
+            _CURRENT.reset(token)
+            self.graph._reserved.clear()
+            for module, training in self._modes:
+                module.__dict__["training"] = training
+
+    def _add_updates(self) -> None:
+        for name, state in self.nodes.items():
+            if self._values[state] != Value(name):
+                self.graph.updates[name] = self._values[state]
+
+    # -- modules ----------------------------------------------------------------------------------
+
+    def register(self, module: Module, path: str) -> None:
+        """Modules and states below `module` are named `path.…` from now on."""
+        for name, part in module.named_modules(prefix=path):
+            self._paths.setdefault(part, name)
+            if self.training is not None:
+                self._modes.append((part, part.training))
+                part.__dict__["training"] = self.training
+        for key, state in module._named_states(prefix=path):
+            if self._keys.setdefault(state, key) == key:
+                self.graph._reserved.add(key)
+
+    @contextmanager
+    def inside(self, module: Module) -> Iterator[str]:
+        """Nodes added inside belong to `module`; gives its path."""
+        if module not in self._paths:
+            self.register(module, self._path_of_stranger(module))
+        path = self._paths[module]
+        outer, self._next_name = self._next_name, path if module._is_layer else None
+        try:
+            with self.graph.scope(prefix=path):
+                yield path
+        finally:
+            self._next_name = outer
+
+    def _path_of_stranger(self, module: Module) -> str:
+        """For a module that is part of no other: the network a function calls goes without a name,
+        so that its states have the keys of its state dict.
+        """
+        if not self._keys and any(True for _ in module._named_states()):
+            return ""
+        prefix = self.graph._scope.prefix
+        return f"{prefix}.{snake_case(module)}" if prefix else snake_case(module)
+
+    def take_name(self) -> str | None:
+        """The name of the main node of the layer that is running, once."""
+        name, self._next_name = self._next_name, None
+        return name or None
+
+    # -- states -----------------------------------------------------------------------------------
+
+    def value_of(self, state: State) -> Value:
+        """What stands for a state: its node, or the tensor last assigned to it."""
+        if state not in self._values:
+            key = self._keys.get(state, state.kind)
+            self.graph._reserved.discard(key)
+            with self.graph.scope(prefix=""):
+                value = state.declare(self.graph, key).value
+            self.nodes[value.node] = state
+            self._values[state] = value
+        return self._values[state]
+
+    def assign(self, state: State, tensor: Tensor) -> None:
+        """The state has this value from here on, and keeps it after a run.
+
+        Raises:
+            ShapeError: when shape or dtype differ.
+        """
+        old = self.value_of(state)
+        if tensor.type != state.type:
+            raise ShapeError(f"{old.node} is {state.type}, it cannot become {tensor.type}")
+        self._values[state] = tensor.value
+
+    def random(self) -> tuple[int, Tensor, Tensor]:
+        """A stream of its own for one random layer, and the graph's seed and step (int64)."""
+        if self._rng is None:
+            with self.graph.scope(prefix=""):
+                seed = self.graph.buffer(np.array(self.seed, np.int64), "rng.seed")
+                step = self.graph.buffer(np.array(0, np.int64), "rng.step")
+            with self.graph.scope(prefix="rng", phase=Phase.UPDATE):
+                self.graph.updates[step.value.node] = (step + 1).value
+            self._rng = seed, step
+        self._streams += 1
+        return self._streams - 1, *self._rng
+
+
+def current_trace() -> Trace | None:
+    """The trace that is running, if any."""
+    return _CURRENT.get()
+
+
+def require_trace(what: str) -> Trace:
+    """
+    Raises:
+        UsageError: when nothing is being traced.
+    """
+    trace = _CURRENT.get()
+    if trace is None:
+        raise UsageError(f"{what} has a symbolic value only inside forward; its array is `.data`")
+    return trace
+
+
+def emit_all(op: Op, first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """A node for the main operation of a function; in a layer it gets the layer's own name."""
+    graph, trace = first.graph, _CURRENT.get()
+    name = trace.take_name() if trace and trace.graph is graph else None
+    if name is None:
+        return graph.apply(op, first, *others)
+    with graph.scope(prefix=""):
+        return graph.apply(op, first, *others, name=name)
+
+
+def emit(op: Op, first: Tensor, *others: Tensor) -> Tensor:
+    """`emit_all` for an operation with one output."""
+    (result,) = emit_all(op, first, *others)
+    return result
+
+
+def snake_case(thing: object) -> str:
+    """`cross_entropy_loss` for a CrossEntropyLoss."""
+    name = type(thing).__name__
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

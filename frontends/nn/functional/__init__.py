@@ -1,0 +1,1 @@
+"""Functions on tensors, with the names and arguments of torch.nn.functional."""

@@ -1,0 +1,247 @@
+"""Padding, joining, cutting, choosing: functions that move elements, or look them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from ....compiler.errors import ShapeError, UsageError
+from ....compiler.ops import indexing
+from ....compiler.ops.base import Op, apply
+from ....compiler.ops.movement import Concat, Pad, PadMode
+from ....compiler.ops.pointwise import Exp, Log, Sqrt
+from ....compiler.tensor import Scalar, Tensor, promote
+from ....compiler.types import DType, normalize_axis
+from ..context import emit
+from .arguments import Size, per_axis
+
+_MODES = {
+    "constant": PadMode.CONSTANT,
+    "reflect": PadMode.REFLECT,
+    "replicate": PadMode.EDGE,
+    "circular": PadMode.WRAP,
+}
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Rows before and after the last axes.
+
+    Arguments:
+        pad: (before, after) of the last axis, then of the one before it, and so on; a negative
+            number takes rows away.
+        mode: "constant", "reflect", "replicate" or "circular".
+        value: of constant padding.
+    """
+    return _padded(emit, input, pad, mode, value)
+
+
+def unnamed_pad(input: Tensor, pad: Sequence[int], mode: str) -> Tensor:
+    """`pad` as a side matter, which leaves a layer's name to its main node."""
+    return _padded(apply, input, pad, mode, 0.0)
+
+
+def _padded(
+    add: Callable[[Op, Tensor], Tensor], input: Tensor, pad: Sequence[int], mode: str, value: float
+) -> Tensor:
+    if mode not in _MODES:
+        raise UsageError(f"the padding mode is one of {', '.join(_MODES)}, not {mode!r}")
+    if len(pad) % 2 or len(pad) > 2 * input.rank:
+        raise ShapeError(
+            f"pad {tuple(pad)} takes two numbers for each of the last axes of {input.type}"
+        )
+    pairs = [(0, 0)] * input.rank
+    for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        axis = input.rank - 1 - i
+        keep = input.shape[axis] + min(before, 0) + min(after, 0)
+        if keep < 0:
+            raise ShapeError(
+                f"padding {(before, after)} takes more than axis {axis} of {input.type} has"
+            )
+        input = input.slice_axis(axis, max(-before, 0), keep)
+        pairs[axis] = (max(before, 0), max(after, 0))
+    if not any(map(any, pairs)):
+        return input
+    return add(Pad(tuple(pairs), _MODES[mode], float(value)), input)
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors one after the other along an axis."""
+    if not tensors:
+        raise ShapeError("cat takes at least one tensor")
+    parts = promote(*tensors)
+    return emit(Concat(normalize_axis(dim, parts[0].rank)), *parts)
+
+
+concat = cat
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape side by side on a new axis."""
+    return indexing.stack(tensors, dim)
+
+
+def split(
+    tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0
+) -> tuple[Tensor, ...]:
+    """Parts of a tensor along an axis: of one extent, or of the extents given."""
+    return indexing.split(tensor, split_size_or_sections, dim)
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most so many parts of equal extent along an axis, the last one perhaps smaller."""
+    return indexing.chunk(input, chunks, dim)
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Axes `start_dim` to `end_dim` (both included) as one."""
+    return input.flatten(start_dim, end_dim)
+
+
+def where(condition: Tensor, input: Tensor | Scalar, other: Tensor | Scalar) -> Tensor:
+    """Elements of `input` where the condition holds, else of `other`."""
+    return condition.where(input, other)
+
+
+def exp(input: Tensor) -> Tensor:
+    """The exponential of each element."""
+    return emit(Exp(), input)
+
+
+def log(input: Tensor) -> Tensor:
+    """Natural logarithm of each element."""
+    return emit(Log(), input)
+
+
+def sqrt(input: Tensor) -> Tensor:
+    """Square root of each element."""
+    return emit(Sqrt(), input)
+
+
+def maximum(input: Tensor, other: Tensor | Scalar) -> Tensor:
+    """The larger one of each two elements."""
+    return input.maximum(other)
+
+
+def minimum(input: Tensor, other: Tensor | Scalar) -> Tensor:
+    """The smaller one of each two elements."""
+    return input.minimum(other)
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Index (int64) of the first largest element along an axis, or of all in row-major order."""
+    if dim is None:
+        flat = emit(indexing.ArgMax(0), input.reshape(-1))
+        return flat.reshape((1,) * input.rank) if keepdim else flat
+    return emit(indexing.ArgMax(normalize_axis(dim, input.rank), keepdim), input)
+
+
+def one_hot(tensor: Tensor, num_classes: int) -> Tensor:
+    """1 at the class each index names, 0 elsewhere, on a new last axis (int64)."""
+    return emit(indexing.OneHot(num_classes, None, DType.INT64), tensor)
+
+
+def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """input[…, index[…], …] along an axis; both have the same extents on all others."""
+    return emit(indexing.TakeAlongAxis(normalize_axis(dim, input.rank)), input, index)
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """The row of weight (V, D) for each index: (…,) gives (…, D).
+
+    Arguments:
+        padding_idx: no gradient reaches this row.
+    """
+    if weight.rank != 2:
+        raise ShapeError(f"the weight of embedding is (V, D), got {weight.type}")
+    rows = emit(indexing.Take(0), weight, input)
+    if padding_idx is None:
+        return rows
+    padding = input.equal(padding_idx % weight.shape[0]).unsqueeze(-1)
+    return padding.where(rows.detach(), rows)
+
+
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """One axis as several; one of their extents may be -1."""
+    axis = normalize_axis(dim, input.rank)
+    inner = tuple(int(n) for n in sizes)
+    if inner.count(-1) == 1:
+        known = -math.prod(inner)
+        inner = tuple(input.shape[axis] // known if n == -1 and known else n for n in inner)
+    if math.prod(inner) != input.shape[axis]:
+        raise ShapeError(f"axis {axis} of {input.type} cannot be unflattened to {tuple(sizes)}")
+    return input.reshape(input.shape[:axis] + inner + input.shape[axis + 1 :])
+
+
+def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
+    """(…, C r², H, W) as (…, C, H r, W r)."""
+    *lead, channels, height, width = input.shape
+    r = upscale_factor
+    if channels % (r * r):
+        raise ShapeError(
+            f"pixel_shuffle by {r} needs a multiple of {r * r} channels, got {input.type}"
+        )
+    n = len(lead)
+    x = input.reshape((*lead, channels // (r * r), r, r, height, width))
+    x = x.permute((*range(n), n, n + 3, n + 1, n + 4, n + 2))
+    return x.reshape((*lead, channels // (r * r), height * r, width * r))
+
+
+def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
+    """(…, C, H r, W r) as (…, C r², H, W)."""
+    *lead, channels, height, width = input.shape
+    r = downscale_factor
+    if height % r or width % r:
+        raise ShapeError(f"pixel_unshuffle by {r} needs multiples of {r} pixels, got {input.type}")
+    n = len(lead)
+    x = input.reshape((*lead, channels, height // r, r, width // r, r))
+    x = x.permute((*range(n), n, n + 2, n + 4, n + 1, n + 3))
+    return x.reshape((*lead, channels * r * r, height // r, width // r))
+
+
+def channel_shuffle(input: Tensor, groups: int) -> Tensor:
+    """Channels of (N, C, *) dealt out in turns from `groups` groups."""
+    n, channels, *spatial = input.shape
+    if channels % groups:
+        raise ShapeError(f"channel_shuffle in {groups} groups does not divide {input.type}")
+    x = input.reshape((n, groups, channels // groups, *spatial)).transpose(1, 2)
+    return x.reshape((n, channels, *spatial))
+
+
+def upsample_nearest(input: Tensor, scale_factor: Size) -> Tensor:
+    """Each pixel of (N, C, *spatial) repeated a whole number of times along each axis."""
+    rank = input.rank - 2
+    factors = per_axis(scale_factor, rank, "scale_factor")
+    apart: list[int] = list(input.shape[:2])
+    wide = list(input.shape[:2])
+    for extent, factor in zip(input.shape[2:], factors, strict=True):
+        apart += [extent, 1]
+        wide += [extent, factor]
+    extents = tuple(n * f for n, f in zip(input.shape[2:], factors, strict=True))
+    repeated = input.reshape(tuple(apart)).broadcast_to(tuple(wide))
+    return repeated.reshape(input.shape[:2] + extents)
+
+
+__all__ = [
+    "argmax",
+    "cat",
+    "channel_shuffle",
+    "chunk",
+    "concat",
+    "embedding",
+    "exp",
+    "flatten",
+    "gather",
+    "log",
+    "maximum",
+    "minimum",
+    "one_hot",
+    "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "split",
+    "sqrt",
+    "stack",
+    "unflatten",
+    "upsample_nearest",
+    "where",
+]

@@ -1,0 +1,131 @@
+"""Fully connected layers, and looking up rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...compiler.errors import UsageError
+from ...compiler.tensor import Tensor
+from ...compiler.types import Array
+from . import init
+from .functional import convolution, shape
+from .module import Layer
+from .state import Parameter
+
+
+def empty(*extents: int) -> Array:
+    """An array (float32) to be filled.
+
+    Raises:
+        UsageError: for extents below 0.
+    """
+    if min(extents, default=0) < 0:
+        raise UsageError(f"a parameter cannot have the shape {extents}")
+    return np.empty(extents, np.float32)
+
+
+class Linear(Layer):
+    """y = x Wᵀ + b over the last axis: (…, in_features) gives (…, out_features).
+
+    Parameters are weight (out_features, in_features) and bias (out_features,), both uniform in
+    ±1 / sqrt(in_features).
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(empty(out_features, in_features))
+        self.register_parameter("bias", Parameter(empty(out_features)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """New random contents."""
+        init.default_weight_and_bias(self.weight, self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return convolution.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class Bilinear(Layer):
+    """y = x1ᵀ W x2 + b for each output.
+
+    Parameters are weight (out_features, in1_features, in2_features) and bias (out_features,).
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self, in1_features: int, in2_features: int, out_features: int, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.in1_features = in1_features
+        self.in2_features = in2_features
+        self.out_features = out_features
+        self.weight = Parameter(empty(out_features, in1_features, in2_features))
+        self.register_parameter("bias", Parameter(empty(out_features)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """New random contents."""
+        bound = 1 / math.sqrt(self.in1_features) if self.in1_features else 0.0
+        for parameter in self.parameters():
+            init.uniform_(parameter, -bound, bound)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        return convolution.bilinear(input1, input2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
+            f"out_features={self.out_features}, bias={self.bias is not None}"
+        )
+
+
+class Embedding(Layer):
+    """A row of the weight for each index: (…,) of an integer dtype gives (…, embedding_dim).
+
+    The parameter is weight (num_embeddings, embedding_dim), standard normal.
+
+    Arguments:
+        padding_idx: this row starts as zeros and gets no gradient.
+    """
+
+    weight: Parameter
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None
+    ) -> None:
+        super().__init__()
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise UsageError(f"padding_idx {padding_idx} is none of {num_embeddings} embeddings")
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.weight = Parameter(empty(num_embeddings, embedding_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """New random contents."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            self.weight.data[self.padding_idx] = 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        return shape.embedding(input, self.weight, self.padding_idx)
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"

@@ -1,0 +1,201 @@
+"""Losses as modules. `reduction` is "mean", "sum" or "none"."""
+
+from __future__ import annotations
+
+from ...compiler.tensor import Tensor
+from .functional import loss as functions
+from .module import Layer
+from .state import Buffer
+
+
+class Loss(Layer):
+    """Base of the losses."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+
+class WeightedLoss(Loss):
+    """Base of the losses that take an array of weights, kept as the buffer `weight`."""
+
+    weight: Buffer | None
+
+    def __init__(self, weight: object = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+
+
+class CrossEntropyLoss(WeightedLoss):
+    """Cross-entropy of softmax(input) for logits (N, C, *) or (C,).
+
+    Targets are classes (N, *) or probabilities of the shape of the input.
+
+    Arguments:
+        weight: of each class, (C,).
+        ignore_index: samples of this class count for nothing.
+        label_smoothing: this share of each target is spread evenly over all classes.
+    """
+
+    def __init__(
+        self,
+        weight: object = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(weight, reduction)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.cross_entropy(
+            input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing
+        )
+
+
+class NLLLoss(WeightedLoss):
+    """Minus the log-probability (N, C, *) of each target class (N, *).
+
+    Arguments:
+        weight: of each class, (C,).
+        ignore_index: samples of this class count for nothing.
+    """
+
+    def __init__(
+        self, weight: object = None, ignore_index: int = -100, reduction: str = "mean"
+    ) -> None:
+        super().__init__(weight, reduction)
+        self.ignore_index = ignore_index
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
+
+
+class MSELoss(Loss):
+    """(input - target)²"""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.mse_loss(input, target, self.reduction)
+
+
+class HalfSquaredErrorLoss(Loss):
+    """Half the squared Euclidean distance of each sample; the mean goes over samples."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.half_squared_error(input, target, self.reduction)
+
+
+class L1Loss(Loss):
+    """|input - target|"""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.l1_loss(input, target, self.reduction)
+
+
+class SmoothL1Loss(Loss):
+    """d² / (2 beta) where |d| < beta, else |d| - beta / 2."""
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.beta = beta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.smooth_l1_loss(input, target, self.reduction, self.beta)
+
+
+class HuberLoss(Loss):
+    """d² / 2 where |d| < delta, else delta (|d| - delta / 2)."""
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = delta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.huber_loss(input, target, self.reduction, self.delta)
+
+
+class HingeLoss(Loss):
+    """max(0, 1 - target * input) for targets of -1 and 1."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.hinge_loss(input, target, self.reduction)
+
+
+class KLDivLoss(Loss):
+    """target * (log(target) - input) for log-probabilities; "batchmean" divides by the batch."""
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction)
+        self.log_target = log_target
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.kl_div(input, target, self.reduction, self.log_target)
+
+
+class BCELoss(WeightedLoss):
+    """Cross-entropy of probabilities and targets from 0 to 1; logarithms end at -100."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.binary_cross_entropy(input, target, self.weight, self.reduction)
+
+
+class BCEWithLogitsLoss(WeightedLoss):
+    """Binary cross-entropy of sigmoid(input), finite for every finite input.
+
+    Arguments:
+        weight: of each loss; broadcasts.
+        pos_weight: of the positive class; broadcasts.
+    """
+
+    pos_weight: Buffer | None
+
+    def __init__(
+        self, weight: object = None, reduction: str = "mean", pos_weight: object = None
+    ) -> None:
+        super().__init__(weight, reduction)
+        self.register_buffer("pos_weight", pos_weight)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.binary_cross_entropy_with_logits(
+            input, target, self.weight, self.reduction, self.pos_weight
+        )
+
+
+class MultiMarginLoss(WeightedLoss):
+    """Sum over the other classes of max(0, margin - x[class] + x[other]) ** p, divided by C."""
+
+    def __init__(
+        self, p: int = 1, margin: float = 1.0, weight: object = None, reduction: str = "mean"
+    ) -> None:
+        super().__init__(weight, reduction)
+        self.p = p
+        self.margin = margin
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.multi_margin_loss(
+            input, target, self.p, self.margin, self.weight, self.reduction
+        )
+
+
+class CosineEmbeddingLoss(Loss):
+    """1 - cos where the target is 1, max(0, cos - margin) where it is -1."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
+        return functions.cosine_embedding_loss(input1, input2, target, self.margin, self.reduction)
+
+
+class CosineSimilarity(Layer):
+    """Cosine of the angle between two values along `dim`."""
+
+    def __init__(self, dim: int = 1, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.dim = dim
+        self.eps = eps
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return functions.cosine_similarity(x1, x2, self.dim, self.eps)

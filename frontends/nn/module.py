@@ -1,0 +1,400 @@
+"""`Module`: a network, or a part of one, as a Python object. The interface is PyTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+
+import numpy as np
+
+from ...compiler.errors import InputError, QuernError, UsageError
+from ...compiler.graph import user_location
+from ...compiler.tensor import Tensor
+from ...compiler.types import Array, DType
+from .context import current_trace, require_trace
+from .state import Buffer, Parameter, State
+
+S = TypeVar("S", bound=State)
+
+
+class IncompatibleKeys(NamedTuple):
+    """What did not match when a state dict was loaded."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def _no_forward(self: Module, *args: Any, **kwargs: Any) -> Any:
+    raise UsageError(f"{type(self).__name__} has no forward(); say there what it computes")
+
+
+class Module:
+    """Base of all networks and layers.
+
+    Parameters, buffers and modules that are assigned to attributes are registered under those
+    names. `forward` says what the module computes. It is reached by calling the module: on symbolic
+    tensors while a network is traced, or on NumPy arrays, which runs it at once.
+
+    Attributes:
+        training: whether it is in training mode (`train()`) or not (`eval()`).
+    """
+
+    training: bool
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Buffer | None]
+    _modules: dict[str, Module | None]
+
+    # A layer is one operation to its user: the main node gets the layer's own name.
+    _is_layer: ClassVar[bool] = False
+
+    # Counts changes to any module, because what was traced before them may be out of date.
+    _version: ClassVar[int] = 0
+
+    forward: Callable[..., Any] = _no_forward
+
+    def __init__(self) -> None:
+        self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        trace = current_trace()
+        if trace is None:
+            from .eager import run
+
+            return run(self, args, kwargs)
+        with trace.inside(self) as path:
+            try:
+                return self.forward(*args, **kwargs)
+            except QuernError as error:
+                place = path or type(self).__name__
+                raise error.at(place, user_location(error.__traceback__)) from None
+
+    # -- attributes -------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_modules" not in self.__dict__:
+            raise UsageError(
+                f"{type(self).__name__} must call super().__init__() before it assigns {name}"
+            )
+        buffer = self._buffers.get(name)
+        if buffer is not None and isinstance(value, Tensor) and not isinstance(value, State):
+            require_trace(name).assign(buffer, value)
+            return
+        Module._version += 1
+        if isinstance(value, Parameter):
+            self.register_parameter(name, value)
+        elif isinstance(value, Module):
+            self.add_module(name, value)
+        elif isinstance(value, Buffer):
+            self.register_buffer(name, value)
+        elif name in self._buffers:
+            self.register_buffer(name, value, persistent=buffer is None or buffer.persistent)
+        elif name in self._parameters or name in self._modules:
+            self._clear(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _clear(self, name: str, value: object) -> None:
+        """Parameters and modules are only replaced by their like, or by nothing."""
+        registry: dict[str, Any] = self._parameters if name in self._parameters else self._modules
+        if value is not None:
+            kind = "an nn.Parameter" if name in self._parameters else "an nn.Module"
+            raise UsageError(
+                f"{name} of {type(self).__name__} holds {kind}, it cannot become {value!r}; "
+                "assign its like, or None"
+            )
+        registry[name] = None
+
+    def __getattr__(self, name: str) -> Any:
+        for registry in ("_parameters", "_buffers", "_modules"):
+            found = self.__dict__.get(registry, {})
+            if name in found:
+                return found[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        Module._version += 1
+        for registry in (self._parameters, self._buffers, self._modules):
+            if name in registry:
+                del registry[name]
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self) -> Iterable[str]:
+        return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """A parameter under a name; None keeps the name for one that may come."""
+        if param is not None and not isinstance(param, Parameter):
+            raise UsageError(f"{name} is {param!r}, wrap it in nn.Parameter")
+        self._register(self._parameters, name, param)
+
+    def register_buffer(self, name: str, tensor: object, persistent: bool = True) -> None:
+        """A buffer under a name, from an array; None keeps the name for one that may come."""
+        made = None if tensor is None else Buffer(tensor, persistent)
+        self._register(self._buffers, name, tensor if isinstance(tensor, Buffer) else made)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """A module under a name; None keeps the name for one that may come."""
+        if module is not None and not isinstance(module, Module):
+            raise UsageError(f"{name} is {module!r}, which is no nn.Module")
+        self._register(self._modules, name, module)
+
+    register_module = add_module
+
+    def _register(self, registry: dict[str, Any], name: str, value: object) -> None:
+        if not name or "." in name:
+            raise UsageError(f"{name!r} cannot name a part of {type(self).__name__}")
+        Module._version += 1
+        self.__dict__.pop(name, None)
+        for other in (self._parameters, self._buffers, self._modules):
+            if other is not registry:
+                other.pop(name, None)
+        registry[name] = value
+
+    # -- what is in it ----------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly in it, each once, with their names."""
+        seen: set[Module] = set()
+        for name, module in self._modules.items():
+            if module is not None and module not in seen:
+                seen.add(module)
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly in it, each once."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """Itself and all modules below, with dotted names; each once unless told otherwise."""
+        seen = set[Module]() if memo is None else memo
+        if self in seen:
+            return
+        if remove_duplicate:
+            seen.add(self)
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module.named_modules(seen, _join(prefix, name), remove_duplicate)
+
+    def modules(self) -> Iterator[Module]:
+        """Itself and all modules below, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their keys in the state dict; tied ones once, under the first key."""
+        return _named(self, "_parameters", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters, each once."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Buffer]]:
+        """All buffers with their keys in the state dict, each once."""
+        return _named(self, "_buffers", prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Buffer]:
+        """All buffers, each once."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def get_submodule(self, target: str) -> Module:
+        """The module below of a dotted name; itself for "".
+
+        Raises:
+            UsageError: when there is none.
+        """
+        module: Module = self
+        for name in target.split(".") if target else ():
+            found = module._modules.get(name)
+            if found is None:
+                have = ", ".join(module._modules) or "no modules"
+                raise UsageError(
+                    f"{type(self).__name__} has no module {target!r}: "
+                    f"{type(module).__name__} holds {have}"
+                )
+            module = found
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter of a dotted name."""
+        found: Parameter = _get(self, "_parameters", target)
+        return found
+
+    def get_buffer(self, target: str) -> Buffer:
+        """The buffer of a dotted name."""
+        found: Buffer = _get(self, "_buffers", target)
+        return found
+
+    # -- contents ---------------------------------------------------------------------------------
+
+    def state_dict(self, prefix: str = "") -> dict[str, Array]:
+        """The contents of all parameters and persistent buffers, by dotted name, without a copy."""
+        return {prefix + key: state.data for key, state in self._saved().items()}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
+        """Takes the contents of all parameters and persistent buffers from a state dict.
+
+        Contents are copied, and converted between float types. Nothing changes when it fails.
+
+        Arguments:
+            state_dict: dotted name -> array, or whatever NumPy takes as an array.
+            strict: keys that are missing or unexpected are an error.
+
+        Raises:
+            InputError: with the keys that do not match and the shapes that clash.
+        """
+        states = self._saved()
+        missing = [key for key in states if key not in state_dict]
+        unexpected = [key for key in state_dict if key not in states]
+        loaded, clashes = {}, []
+        for key, state in states.items():
+            if key in state_dict:
+                array = np.asarray(state_dict[key])
+                kept = state.data
+                if array.shape != kept.shape or not np.can_cast(
+                    array.dtype, kept.dtype, "same_kind"
+                ):
+                    given = f"{array.dtype}{list(array.shape)}"
+                    clashes.append(f"{key} is {state.type}, the given one is {given}")
+                loaded[key] = array
+        problems = clashes
+        if strict:
+            problems = (
+                [f"missing keys: {', '.join(missing)}"] * bool(missing)
+                + [f"unexpected keys: {', '.join(unexpected)}"] * bool(unexpected)
+                + clashes
+            )
+        if problems:
+            raise InputError(f"the state does not fit {type(self).__name__}: {'; '.join(problems)}")
+        for key, array in loaded.items():
+            states[key].data = np.array(array, dtype=states[key].data.dtype, order="C")
+        return IncompatibleKeys(missing, unexpected)
+
+    def _named_states(self, prefix: str = "") -> Iterator[tuple[str, State]]:
+        """All states with the keys they have in a graph; tied ones once, under the first key."""
+        yield from self.named_parameters(prefix)
+        yield from self.named_buffers(prefix)
+
+    def _saved(self) -> dict[str, State]:
+        """What the state dict holds; tied states under each of their keys, as in PyTorch."""
+        result: dict[str, State] = {}
+        for path, module in self.named_modules(remove_duplicate=False):
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    result[_join(path, name)] = parameter
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.persistent:
+                    result[_join(path, name)] = buffer
+        return result
+
+    # -- modes ------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Puts it and all modules below into training mode, or into inference mode."""
+        for module in self.modules():
+            module.__dict__["training"] = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Puts it and all modules below into inference mode."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freezes or thaws all parameters."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def apply(self, fn: Callable[[Module], object]) -> Self:
+        """Calls a function on all modules below, then on itself."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def to(self, dtype: DType | str) -> Self:
+        """Converts all float parameters and buffers to another float type."""
+        wanted = DType.of(dtype)
+        if not wanted.is_float:
+            raise UsageError(f"a network's parameters are floats, they cannot become {wanted}")
+        for _, state in self._named_states():
+            if state.dtype.is_float:
+                state.data = state.data.astype(wanted.numpy, copy=False)
+        return self
+
+    def float(self) -> Self:
+        """Converts all float parameters and buffers to float32."""
+        return self.to(DType.FLOAT32)
+
+    def double(self) -> Self:
+        """Converts all float parameters and buffers to float64."""
+        return self.to(DType.FLOAT64)
+
+    # -- printing ---------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What is printed between the brackets before the modules below."""
+        return ""
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr().splitlines()
+        parts = [f"({name}): {_indented(repr(m))}" for name, m in self._printed()]
+        if len(extra) <= 1 and not parts:
+            return f"{type(self).__name__}({''.join(extra)})"
+        lines = "".join(f"  {line}\n" for line in extra + parts)
+        return f"{type(self).__name__}(\n{lines})"
+
+    def _printed(self) -> Iterable[tuple[str, object]]:
+        return self._modules.items()
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n  ")
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _named(
+    module: Module, registry: str, prefix: str, recurse: bool, remove_duplicate: bool
+) -> Iterator[tuple[str, Any]]:
+    seen: set[State] = set()
+    parts = (
+        module.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
+        if recurse
+        else [(prefix, module)]
+    )
+    for path, part in parts:
+        for name, state in getattr(part, registry).items():
+            if state is None or state in seen:
+                continue
+            if remove_duplicate:
+                seen.add(state)
+            yield _join(path, name), state
+
+
+def _get(module: Module, registry: str, target: str) -> Any:
+    path, _, name = target.rpartition(".")
+    owner = module.get_submodule(path)
+    found = getattr(owner, registry).get(name)
+    if found is None:
+        have = ", ".join(getattr(owner, registry)) or "none"
+        raise UsageError(f"{type(module).__name__} has no {target!r}; there is {have}")
+    return found
+
+
+class Layer(Module):
+    """Base of modules that are one operation to their users: the main node of what `forward`
+    computes is called as the layer itself is.
+    """
+
+    _is_layer = True
