@@ -7,14 +7,10 @@ they build another one (`rewrite.py`).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from traceback import walk_tb
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -23,15 +19,11 @@ import numpy as np
 from .errors import GraphError, QuernError, SourceLocation
 from .ops.base import Op
 from .ops.leaf import Buffer, Constant, Input, Leaf, Parameter, State
+from .source import user_location as user_location
 from .types import Array, DType, TensorType
 
 if TYPE_CHECKING:
     from .tensor import Tensor
-
-_PACKAGE = tuple(
-    str(Path(__file__).resolve().parents[1] / room) for room in ("compiler", "frontends", "runtime")
-)
-_ZOO = str(Path(__file__).resolve().parents[1] / "frontends" / "zoo")
 
 
 class Phase(Enum):
@@ -393,29 +385,3 @@ def _type_of_data(value: Array | TensorType) -> TensorType:
 def merge_origins(*nodes: Node) -> tuple[Origin, ...]:
     """The origins of several nodes, each once, in order."""
     return tuple(dict.fromkeys(origin for node in nodes for origin in node.origins))
-
-
-def renamed(node: Node, name: str) -> Node:
-    """The node under another name."""
-    return replace(node, name=name)
-
-
-def user_location(traceback: TracebackType | None = None) -> SourceLocation | None:
-    """The innermost line that is not this package's own: of what led to an error, or, where that
-    passed none, of the call stack.
-    """
-    for failed, line in reversed(list(walk_tb(traceback))):
-        if _is_users(failed):
-            return SourceLocation(failed.f_code.co_filename, line)
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if _is_users(frame):
-            return SourceLocation(frame.f_code.co_filename, frame.f_lineno)
-        frame = frame.f_back
-    return None
-
-
-def _is_users(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
-    own = file.startswith(_PACKAGE) and not file.startswith(_ZOO)
-    return not own and not file.startswith("<")
