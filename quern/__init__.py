@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _EXPORTS: dict[str, str] = {
     "manual_seed": ".frontends.nn.init",
     "nn": ".nn",
+    "optim": ".optim",
     "spec": ".frontends.nn.trace",
     "trace": ".frontends.nn.trace",
 }
@@ -24,6 +25,7 @@ __all__ = ["__version__", *_EXPORTS]
 if TYPE_CHECKING:
     # The names of _EXPORTS once more, for type checkers and editors:
     from . import nn as nn
+    from . import optim as optim
     from .frontends.nn.init import manual_seed as manual_seed
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace

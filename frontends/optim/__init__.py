@@ -1,0 +1,1 @@
+"""How training moves the parameters: optimizers and learning-rate schedules, as descriptions."""
