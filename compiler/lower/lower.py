@@ -8,6 +8,7 @@ from ..errors import CompileError
 from ..graph import Graph
 from ..llvm.target import Target
 from ..ops.base import Op
+from ..ops.conv import Conv, ConvInputGradient
 from ..ops.indexing import ScatterAdd, ScatterAddAlongAxis
 from ..ops.linear import MatMul
 from ..ops.movement import Concat
@@ -22,6 +23,7 @@ from ..ops.pool import (
 from ..passes.partition import Group
 from .binding import Lowered
 from .concat import lower_concat
+from .conv import lower_conv
 from .matmul import lower_matmul
 from .nest import lower_nest
 from .pool import lower_pool
@@ -32,6 +34,8 @@ Family = Callable[[Graph, Group, Target], Lowered]
 
 _FAMILIES: dict[type[Op], Family] = {
     MatMul: lower_matmul,
+    Conv: lower_conv,
+    ConvInputGradient: lower_conv,
     MaxPool: lower_pool,
     SumPool: lower_pool,
     MaxPoolGather: lower_pool,
