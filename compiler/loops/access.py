@@ -68,6 +68,7 @@ class Access:
         loops: around it, outermost first.
         path: position in the kernel: that of the statement in its block, behind that of the block.
         facts: what the conditions around it say.
+        guarded: whether there is a condition around it.
         home: how many of the loops are around the allocation of the buffer.
         op: of an accumulation.
     """
@@ -79,6 +80,7 @@ class Access:
     loops: tuple[Loop, ...]
     path: tuple[int, ...]
     facts: Facts
+    guarded: bool
     home: int
     op: ReduceOp | None = None
 
@@ -136,6 +138,7 @@ class _Place(NamedTuple):
     path: tuple[int, ...]
     loops: tuple[Loop, ...]
     facts: Facts
+    guarded: bool = False
 
     def at(self, number: int) -> _Place:
         return self._replace(path=(*self.path, number))
@@ -198,7 +201,7 @@ class _Collector:
         for number, (case, block) in enumerate(zip(cases, (stmt.body, stmt.orelse), strict=True)):
             facts = place.facts.assume(case)
             if block and not facts.impossible:
-                self.block(block, place.at(number)._replace(facts=facts))
+                self.block(block, place.at(number)._replace(facts=facts, guarded=True))
 
     def loads(self, roots: tuple[Expr, ...], place: _Place) -> None:
         """The loads of a statement's expressions; a shared expression is looked at once."""
@@ -236,5 +239,5 @@ class _Collector:
             if i.dtype is not INDEX:
                 raise self.fail(f"an index of buffer {buffer.name} is {i.dtype}, not {INDEX}")
         forms = tuple([self.evaluator.exact(i) for i in index])
-        path, loops, facts = place
-        self.found.append(Access(kind, buffer, index, forms, loops, path, facts, home, op))
+        path, loops, facts, guarded = place
+        self.found.append(Access(kind, buffer, index, forms, loops, path, facts, guarded, home, op))

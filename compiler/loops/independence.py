@@ -68,19 +68,19 @@ def _doubts(accesses: Accesses, first: Access, second: Access) -> Iterator[Doubt
             continue  # every iteration has a buffer of its own
         if loop.stmt.kind is LoopKind.VECTOR and _is_reduction(accesses, first, second, loop):
             continue
-        outer = {outer.atom for outer in common[:depth] if outer.atom is not None}
-        if loop.atom not in agreeing(accesses, first, second, outer):
+        outer = frozenset(o.atom for o in common[:depth] if o.atom is not None)
+        agreed = agreeing(accesses, first, second, outer)
+        if agreed is not None and loop.atom not in agreed:
             yield Doubt(loop.stmt, first, second)
 
 
 def _is_reduction(accesses: Accesses, first: Access, second: Access, loop: Loop) -> bool:
     """Whether both accumulate, by one operation, into places that are the same in all lanes."""
+    same = {other.atom for other in (*first.loops, *second.loops) if other is not loop}
     return (
         first.kind is second.kind is AccessKind.ACCUMULATE
         and first.op is second.op
-        and not any(
-            loop.atom in accesses.algebra.roots(form) for form in (*first.forms, *second.forms)
-        )
+        and all(accesses.algebra.roots(f) <= same for f in (*first.forms, *second.forms))
     )
 
 
@@ -111,28 +111,23 @@ class _Term:
 
 
 def agreeing(
-    accesses: Accesses, first: Access, second: Access, known: set[int]
-) -> frozenset[int] | set[int]:
-    """The loop variables (atoms) in which executions of two accesses that meet agree.
+    accesses: Accesses, first: Access, second: Access, known: frozenset[int] = frozenset()
+) -> frozenset[int] | None:
+    """The loop variables (atoms) in which two executions agree that touch the same element.
 
-    All of them, if the accesses never meet.
+    None if they never do. The same element is the one with the same row-major number.
 
     Arguments:
-        known: variables in which they are known to agree.
+        known: variables in which the executions are known to agree.
     """
-    everything = frozenset(loop.atom for loop in first.loops if loop.atom is not None)
-    if any(_apart(first, second, axis) for axis in range(len(first.forms))):
-        return everything
-    pairs = list(zip(first.forms, second.forms, strict=True))
-    if len(pairs) > 1:
-        pairs.append((accesses.linear(first), accesses.linear(second)))
-    return _Solver(accesses, pairs, set(known)).solve(everything)
-
-
-def _apart(first: Access, second: Access, axis: int) -> bool:
-    """Whether two indices have no number in common."""
-    a, b = first.facts.interval(first.forms[axis]), second.facts.interval(second.forms[axis])
-    return a[1] < b[0] or b[1] < a[0]
+    pairs = [(accesses.linear(first), accesses.linear(second))]
+    if first.buffer.shape == second.buffer.shape and len(first.forms) > 1:
+        pairs += zip(first.forms, second.forms, strict=True)
+    for a, b in pairs:
+        one, other = first.facts.interval(a), second.facts.interval(b)
+        if one[1] < other[0] or other[1] < one[0]:
+            return None
+    return _Solver(accesses, pairs, set(known)).solve()
 
 
 class _Solver:
@@ -143,7 +138,7 @@ class _Solver:
         self.pairs = pairs
         self.known = known
 
-    def solve(self, everything: frozenset[int]) -> frozenset[int] | set[int]:
+    def solve(self) -> frozenset[int] | None:
         progress = True
         while progress:
             progress = False
@@ -151,13 +146,13 @@ class _Solver:
                 terms, const = self._difference(a, b)
                 low, high = self._span(terms, const)
                 if low > 0 or high < 0:
-                    return everything
+                    return None
                 for term in terms:
                     if term.atom not in self.known and self._determines(terms, const, term):
                         self.known.add(term.atom)
                         progress = True
             progress |= self._rebuild()
-        return self.known
+        return frozenset(self.known)
 
     def _agrees(self, atom: int) -> bool:
         """Whether an atom is the same in both executions: its own doing or that of its roots.
