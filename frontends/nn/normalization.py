@@ -30,6 +30,7 @@ class ChannelNorm(Layer):
         momentum: share of a batch in the running statistics; None weighs all batches alike.
         affine: whether there are weight and bias.
         track_running_stats: whether running statistics are kept, and used in inference.
+        bias: whether there is a bias when there is a weight.
     """
 
     ranks: ClassVar[tuple[int, ...]]
@@ -46,6 +47,8 @@ class ChannelNorm(Layer):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.num_features = num_features
@@ -56,7 +59,7 @@ class ChannelNorm(Layer):
         shape = (num_features,)
         one, zero = np.ones(shape, np.float32), np.zeros(shape, np.float32)
         self.register_parameter("weight", Parameter(one) if affine else None)
-        self.register_parameter("bias", Parameter(zero) if affine else None)
+        self.register_parameter("bias", Parameter(zero) if affine and bias else None)
         tracked = track_running_stats
         self.register_buffer("running_mean", zero.copy() if tracked else None)
         self.register_buffer("running_var", one.copy() if tracked else None)
@@ -64,14 +67,16 @@ class ChannelNorm(Layer):
 
     def reset_running_stats(self) -> None:
         """Running statistics as they were at first."""
-        for buffer, value in zip(self.buffers(), (0, 1, 0), strict=False):
-            buffer.data[...] = value
+        for (_, buffer), value in zip(self.named_buffers(), (0, 1, 0), strict=False):
+            buffer.data = np.full_like(buffer.data, value)
 
     def reset_parameters(self) -> None:
         """Everything as it was at first."""
         self.reset_running_stats()
-        for parameter, value in zip(self.parameters(), (1.0, 0.0), strict=False):
-            init.constant_(parameter, value)
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
 
     def check(self, x: Tensor) -> None:
         """
@@ -82,19 +87,11 @@ class ChannelNorm(Layer):
             ranks = " or ".join(map(str, self.ranks))
             raise ShapeError(f"{type(self).__name__} takes values of rank {ranks}, got {x.type}")
 
-    def share_of_batch(self) -> float | Tensor:
-        """The share of this batch in the running statistics; counts the batch."""
-        count = self.num_batches_tracked
-        assert count is not None
-        with require_trace("batch norm").graph.scope(phase=Phase.UPDATE):
-            counted = count + 1
-            self.num_batches_tracked = counted
-            return self.momentum if self.momentum is not None else 1.0 / counted.cast("float32")
-
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+            f"affine={self.affine}, bias={self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
         )
 
 
@@ -129,6 +126,15 @@ class BatchNorm(ChannelNorm):
             setattr(self, name, mixed)
         return result.output
 
+    def share_of_batch(self) -> float | Tensor:
+        """The share of this batch in the running statistics; counts the batch."""
+        count = self.num_batches_tracked
+        assert count is not None
+        with require_trace("batch norm").graph.scope(phase=Phase.UPDATE):
+            counted = count + 1
+            self.num_batches_tracked = counted
+            return self.momentum if self.momentum is not None else 1.0 / counted.cast("float32")
+
 
 class BatchNorm1d(BatchNorm):
     """Batch normalisation of (N, C) or (N, C, L); see BatchNorm."""
@@ -152,7 +158,7 @@ class InstanceNorm(ChannelNorm):
     """Base of instance normalisation (Ulyanov et al., 2016): each channel of each sample by itself.
 
     Arguments are those of ChannelNorm, but that affine and track_running_stats are False by
-    default.
+    default and that, as in PyTorch, batches are not counted and a momentum of None tracks nothing.
     """
 
     def __init__(
@@ -162,8 +168,10 @@ class InstanceNorm(ChannelNorm):
         momentum: float | None = 0.1,
         affine: bool = False,
         track_running_stats: bool = False,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
         self.check(input)
@@ -176,12 +184,11 @@ class InstanceNorm(ChannelNorm):
         result = normalization.instance_norm(
             batched, self.running_mean, self.running_var, self.weight, self.bias, own, eps=self.eps
         )
-        if self.training and self.running_mean is not None:
-            self._track(batched)
+        if self.training and self.running_mean is not None and self.momentum is not None:
+            self._track(batched, self.momentum)
         return result.reshape(input.shape)
 
-    def _track(self, x: Tensor) -> None:
-        share = self.share_of_batch()
+    def _track(self, x: Tensor, share: float) -> None:
         with x.graph.scope(phase=Phase.UPDATE):
             statistics = normalization.instance_statistics(x)
             for name, new in zip(("running_mean", "running_var"), statistics, strict=True):
@@ -245,7 +252,8 @@ class LayerNorm(Layer):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+            f"{self.normalized_shape}, eps={self.eps}, "
+            f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
         )
 
 
@@ -291,7 +299,13 @@ class GroupNorm(Layer):
     bias: Parameter | None
 
     def __init__(
-        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if num_groups < 1 or num_channels % num_groups:
@@ -302,13 +316,16 @@ class GroupNorm(Layer):
         self.affine = affine
         one = np.ones(num_channels, np.float32)
         self.register_parameter("weight", Parameter(one) if affine else None)
-        self.register_parameter("bias", Parameter(one * 0) if affine else None)
+        self.register_parameter("bias", Parameter(one * 0) if affine and bias else None)
 
     def forward(self, input: Tensor) -> Tensor:
         return normalization.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class LocalResponseNorm(Layer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...compiler.tensor import Tensor
 from ...compiler.types import Shape
 from .functional import shape
+from .functional.arguments import Size
 from .module import Layer
 
 
@@ -90,15 +91,43 @@ class ChannelShuffle(Layer):
         return f"groups={self.groups}"
 
 
-class UpsamplingNearest2d(Layer):
-    """Each pixel of (N, C, H, W) repeated a whole number of times along each axis."""
+class Upsample(Layer):
+    """(N, C, *spatial) in other spatial extents; each element is the nearest one of the input.
 
-    def __init__(self, scale_factor: int | tuple[int, int]) -> None:
+    Arguments:
+        size: the extents; or
+        scale_factor: how many times those of the input.
+        mode: "nearest".
+    """
+
+    def __init__(
+        self,
+        size: Size | None = None,
+        scale_factor: float | tuple[float, ...] | None = None,
+        mode: str = "nearest",
+    ) -> None:
         super().__init__()
-        self.scale_factor = scale_factor
+        self.size = size
+        if isinstance(scale_factor, tuple):
+            self.scale_factor: float | tuple[float, ...] | None = tuple(map(float, scale_factor))
+        else:
+            self.scale_factor = None if scale_factor is None else float(scale_factor)
+        self.mode = mode
 
     def forward(self, input: Tensor) -> Tensor:
-        return shape.upsample_nearest(input, self.scale_factor)
+        return shape.interpolate(input, self.size, self.scale_factor, self.mode)
 
     def extra_repr(self) -> str:
-        return f"scale_factor={self.scale_factor}"
+        given = "scale_factor" if self.scale_factor is not None else "size"
+        return f"{given}={getattr(self, given)}, mode={self.mode!r}"
+
+
+class UpsamplingNearest2d(Upsample):
+    """(N, C, H, W) in other extents; each element is the nearest one of the input."""
+
+    def __init__(
+        self,
+        size: Size | None = None,
+        scale_factor: float | tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__(size, scale_factor)

@@ -124,6 +124,7 @@ from ..frontends.nn.shape import (
     PixelShuffle,
     PixelUnshuffle,
     Unflatten,
+    Upsample,
     UpsamplingNearest2d,
 )
 from ..frontends.nn.state import (
@@ -233,6 +234,7 @@ __all__ = [
     "Softsign",
     "Tanh",
     "Unflatten",
+    "Upsample",
     "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",

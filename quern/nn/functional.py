@@ -97,6 +97,7 @@ from ..frontends.nn.functional.shape import (
     exp,
     flatten,
     gather,
+    interpolate,
     log,
     maximum,
     minimum,
@@ -108,7 +109,6 @@ from ..frontends.nn.functional.shape import (
     sqrt,
     stack,
     unflatten,
-    upsample_nearest,
     where,
 )
 
@@ -161,6 +161,7 @@ __all__ = [
     "hinge_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -206,6 +207,5 @@ __all__ = [
     "stack",
     "tanh",
     "unflatten",
-    "upsample_nearest",
     "where",
 ]

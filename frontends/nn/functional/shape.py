@@ -207,18 +207,45 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     return x.reshape((n, channels, *spatial))
 
 
-def upsample_nearest(input: Tensor, scale_factor: Size) -> Tensor:
-    """Each pixel of (N, C, *spatial) repeated a whole number of times along each axis."""
+def interpolate(
+    input: Tensor,
+    size: Size | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+) -> Tensor:
+    """(N, C, *spatial) in other spatial extents.
+
+    Arguments:
+        size: the extents; or
+        scale_factor: how many times those of the input.
+        mode: "nearest": an element is the one of the input at `floor(i * extent / size)`.
+    """
     rank = input.rank - 2
-    factors = per_axis(scale_factor, rank, "scale_factor")
-    apart: list[int] = list(input.shape[:2])
-    wide = list(input.shape[:2])
-    for extent, factor in zip(input.shape[2:], factors, strict=True):
-        apart += [extent, 1]
-        wide += [extent, factor]
-    extents = tuple(n * f for n, f in zip(input.shape[2:], factors, strict=True))
-    repeated = input.reshape(tuple(apart)).broadcast_to(tuple(wide))
-    return repeated.reshape(input.shape[:2] + extents)
+    if mode != "nearest":
+        raise UsageError(f"interpolate knows the mode 'nearest', not {mode!r}")
+    if size is not None and scale_factor is None:
+        extents = per_axis(size, rank, "size")
+    elif scale_factor is not None and size is None:
+        each = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,) * rank
+        extents = tuple(int(n * f) for n, f in zip(input.shape[2:], each, strict=True))
+    else:
+        raise UsageError("interpolate takes either size or scale_factor")
+    for axis, extent in enumerate(extents, 2):
+        input = _stretched(input, axis, extent)
+    return input
+
+
+def _stretched(x: Tensor, axis: int, extent: int) -> Tensor:
+    old = x.shape[axis]
+    if old and extent % old == 0:
+        head, tail = x.shape[:axis], x.shape[axis + 1 :]
+        return (
+            x.unsqueeze(axis + 1)
+            .broadcast_to((*head, old, extent // old, *tail))
+            .reshape((*head, extent, *tail))
+        )
+    places = x.graph.constant([i * old // extent for i in range(extent)], DType.INT64)
+    return emit(indexing.Take(axis), x, places)
 
 
 __all__ = [
@@ -231,6 +258,7 @@ __all__ = [
     "exp",
     "flatten",
     "gather",
+    "interpolate",
     "log",
     "maximum",
     "minimum",
@@ -242,6 +270,5 @@ __all__ = [
     "sqrt",
     "stack",
     "unflatten",
-    "upsample_nearest",
     "where",
 ]
