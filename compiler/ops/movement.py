@@ -198,6 +198,8 @@ class Pad(Op):
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
         (x,) = inputs
+        if not self.padding:
+            return (x,)
         if self.mode is PadMode.CONSTANT:
             return (np.pad(x, self.padding, constant_values=np.asarray(self.value, x.dtype)),)
         return (np.pad(x, self.padding, mode=self.mode.value),)
