@@ -556,7 +556,9 @@ def test_branches() -> None:
 
 def test_conditions_that_are_known_leave_no_branch() -> None:
     out = Buffer("out", (8,))
-    body = If(j < index(4), (Store(out, (j,), Const(1.0, F32)),), (Store(out, (j,), Const(2.0, F32)),))
+    body = If(
+        j < index(4), (Store(out, (j,), Const(1.0, F32)),), (Store(out, (j,), Const(2.0, F32)),)
+    )
     kernel = Kernel("k", (out,), (For(j, 8, (body,), UNROLLED),))
     assert "br " not in emit(kernel, host()).ir
     np.testing.assert_array_equal(run_kernel(kernel, [None])[0], [1] * 4 + [2] * 4)
@@ -581,13 +583,17 @@ def test_zero_extents_do_nothing() -> None:
         assert phases_of(kernel) == ()
         got = run_kernel(kernel, [np.zeros((0, 4), np.float32), np.ones(4, np.float32)])[1]
         np.testing.assert_array_equal(got, 1)
-    around = Kernel("k", (x, out), loop_nest(((i, 3), (j, 0)), (Store(out, (i,), Const(0.0, F32)),), PARALLEL))
+    around = Kernel(
+        "k", (x, out), loop_nest(((i, 3), (j, 0)), (Store(out, (i,), Const(0.0, F32)),), PARALLEL)
+    )
     assert phases_of(around) == ()
 
 
 def test_scalars_and_bools_in_memory() -> None:
     flag, out = Buffer("flag", (), BOOL), Buffer("out", (5,), BOOL)
-    body = vector(i, 5, Store(out, (i,), Binary(BinaryOp.AND, Load(flag, ()), i < index(3))), lanes=4)
+    body = vector(
+        i, 5, Store(out, (i,), Binary(BinaryOp.AND, Load(flag, ()), i < index(3))), lanes=4
+    )
     got = run_kernel(Kernel("k", (flag, out), (body,)), [np.True_, None])[1]
     np.testing.assert_array_equal(got.view(np.uint8), [1, 1, 1, 0, 0])
 
@@ -641,7 +647,9 @@ def test_nested_parallel_loops_are_one_loop() -> None:
     extents = (3, 4, 5)
     out = Buffer("out", extents, I64)
     body = Store(out, (i, j, k), i * 100 + j * 10 + k)
-    kernel = Kernel("k", (out,), loop_nest(tuple(zip((i, j, k), extents, strict=True)), (body,), PARALLEL))
+    kernel = Kernel(
+        "k", (out,), loop_nest(tuple(zip((i, j, k), extents, strict=True)), (body,), PARALLEL)
+    )
     assert [(p.extent, p.parallel) for p in phases_of(kernel)] == [(60, True)]
     p, q, s = np.indices(extents)
     np.testing.assert_array_equal(run_kernel(kernel, [None], pieces=7)[0], 100 * p + 10 * q + s)
@@ -667,7 +675,11 @@ def test_local_buffers_stay_in_their_phase() -> None:
 
 def test_too_much_stack_is_refused() -> None:
     big, out = Buffer("big", (70_000,), space=Space.STACK), Buffer("out", ())
-    body = (Alloc(big), Store(big, (index(0),), Const(0.0, F32)), Store(out, (), Load(big, (index(0),))))
+    body = (
+        Alloc(big),
+        Store(big, (index(0),), Const(0.0, F32)),
+        Store(out, (), Load(big, (index(0),))),
+    )
     with pytest.raises(CompileError, match="280000 bytes with big"):
         emit(Kernel("k", (out,), body), host())
 
@@ -728,7 +740,11 @@ def test_keys_of_shared_expressions_take_no_time() -> None:
 
 def matmul_tile(rows: int, columns: int, depth: int, lanes: int) -> Kernel:
     """One register tile of C = A B; the columns of a tile are the columns of B."""
-    a, b, out = Buffer("a", (rows, depth)), Buffer("b", (depth, columns)), Buffer("c", (rows, columns))
+    a, b, out = (
+        Buffer("a", (rows, depth)),
+        Buffer("b", (depth, columns)),
+        Buffer("c", (rows, columns)),
+    )
     tile = Buffer("tile", (rows, columns), space=Space.REGISTER)
     product = Binary(BinaryOp.MUL, Load(a, (r, k)), Load(b, (k, c)))
 
@@ -755,7 +771,9 @@ def test_matmul_in_register_tiles(target: Target) -> None:
 def inner_loop(text: str) -> list[str]:
     """The instructions of the only loop of an assembly listing."""
     lines = [line.strip() for line in text.splitlines()]
-    labels = {line[:-1]: n for n, line in enumerate(lines) if line.startswith(".LBB") and ":" in line}
+    labels = {
+        line[:-1]: n for n, line in enumerate(lines) if line.startswith(".LBB") and ":" in line
+    }
     labels = {name.split(":")[0]: n for name, n in labels.items()}
     for n, line in enumerate(lines):
         words = line.split()
@@ -768,7 +786,9 @@ def inner_loop(text: str) -> list[str]:
     ("level", "rows", "columns", "register"),
     [("avx2", 6, 16, "ymm"), ("avx512", 14, 32, "zmm")],
 )
-def test_register_tiles_stay_in_registers(level: str, rows: int, columns: int, register: str) -> None:
+def test_register_tiles_stay_in_registers(
+    level: str, rows: int, columns: int, register: str
+) -> None:
     target = Target.named(level)
     lanes = target.lanes(F32)
     text = assembly(emit(matmul_tile(rows, columns, 64, lanes), target).ir, target)
@@ -791,7 +811,9 @@ def test_wide_vectors_are_wide() -> None:
 
 def test_products_in_sums_are_fused() -> None:
     x, out = Buffer("x", (64,)), Buffer("out", ())
-    body = vector(i, 64, Accumulate(out, (), ADD, Binary(BinaryOp.MUL, Load(x, (i,)), Load(x, (i,)))))
+    body = vector(
+        i, 64, Accumulate(out, (), ADD, Binary(BinaryOp.MUL, Load(x, (i,)), Load(x, (i,))))
+    )
     target = Target.named("avx2")
     text = assembly(emit(Kernel("k", (x, out), (body,)), target).ir, target)
     assert len({line.split()[-1] for line in inner_loop(text) if "vfmadd" in line}) == 4

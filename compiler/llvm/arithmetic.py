@@ -7,8 +7,6 @@ NaN and the sign of zero come out as written.
 
 from __future__ import annotations
 
-import math
-
 from ..errors import CompileError
 from ..loops.ir import BinaryOp, Function, ReduceOp
 from ..types import DType
@@ -95,9 +93,9 @@ def _binary_float(f: FunctionBuilder, op: BinaryOp, a: Value, b: Value) -> Value
         case BinaryOp.DIV:
             return f.fdiv(a, b)
         case BinaryOp.MIN:
-            return _extreme(f, "olt", a, b)
+            return _extreme(f, "minimum", a, b)
         case BinaryOp.MAX:
-            return _extreme(f, "ogt", a, b)
+            return _extreme(f, "maximum", a, b)
         case BinaryOp.POW:
             return vmath.call(f, "pow", a, b)
         case BinaryOp.FLOORDIV:
@@ -107,18 +105,14 @@ def _binary_float(f: FunctionBuilder, op: BinaryOp, a: Value, b: Value) -> Value
     return None
 
 
-def _extreme(f: FunctionBuilder, order: str, a: Value, b: Value) -> Value:
-    """The smaller or larger one; NaN if either is.
+def _extreme(f: FunctionBuilder, name: str, a: Value, b: Value) -> Value:
+    """The smaller or larger one; NaN if either is. Which of two zeros it is, is left open.
 
-    x86's minps and maxps are this select: they give b if either is NaN. That leaves the case of a
-    NaN in a alone, which takes a blend, unless a is a constant.
+    On x86 a vminps or vmaxps, and a blend for a NaN in `a` unless that is a constant.
     """
-    if b.number is not None:
-        a, b = b, a
-    chosen = f.select(f.fcmp(order, a, b), a, b)
-    if a.number is not None and not math.isnan(a.number):
-        return chosen
-    return f.select(f.fcmp("uno", a, a), a, chosen)
+    full = f"llvm.{name}.{a.type.suffix}"
+    f.module.declare(full, a.type, (a.type, a.type))
+    return f.assign(a.type, f"call nsz {a.type} @{full}({a.typed}, {b.typed})")
 
 
 def _floor_divide_float(f: FunctionBuilder, a: Value, b: Value) -> tuple[Value, Value]:

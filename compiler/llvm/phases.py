@@ -22,10 +22,10 @@ from ..loops.ir import (
     Stmt,
     Store,
     Var,
+    children,
     expressions,
     nested,
     walk,
-    walk_expr,
 )
 
 
@@ -135,16 +135,28 @@ def _acts(stmt: Stmt) -> bool:
     return not isinstance(stmt, Let | Alloc) and (not nested(stmt) or any(map(_acts, nested(stmt))))
 
 
+def distinct(expr: Expr) -> Iterator[Expr]:
+    """An expression and everything below it; an object that occurs several times comes once."""
+    seen, waiting = {id(expr)}, [expr]
+    while waiting:
+        expr = waiting.pop()
+        yield expr
+        for child in children(expr):
+            if id(child) not in seen:
+                seen.add(id(child))
+                waiting.append(child)
+
+
 def _needed(lets: list[Let], body: Block) -> tuple[Let, ...]:
     """Those of `lets` whose names the body uses, directly or through others."""
     if not lets:
         return ()
-    names = {e.name for root in _roots(body) for e in walk_expr(root) if isinstance(e, Var)}
+    names = {e.name for root in _roots(body) for e in distinct(root) if isinstance(e, Var)}
     chosen = []
     for let in reversed(lets):
         if let.var.name in names:
             chosen.append(let)
-            names.update(e.name for e in walk_expr(let.value) if isinstance(e, Var))
+            names.update(e.name for e in distinct(let.value) if isinstance(e, Var))
     return tuple(reversed(chosen))
 
 
@@ -160,7 +172,7 @@ def buffers_used(body: Block) -> dict[str, Buffer]:
         if isinstance(stmt, Store | Accumulate):
             used[stmt.buffer.name] = stmt.buffer
         for root in expressions(stmt):
-            for expr in walk_expr(root):
+            for expr in distinct(root):
                 if isinstance(expr, Load):
                     used[expr.buffer.name] = expr.buffer
     return used
@@ -179,7 +191,7 @@ def _check(kernel: Kernel, bodies: list[PhaseBody]) -> None:
                     "argument nor allocated in it; make it scratch"
                 )
         for let in phase.lets:
-            for expr in walk_expr(let.value):
+            for expr in distinct(let.value):
                 if isinstance(expr, Load) and expr.buffer.name in written:
                     raise CompileError(
                         f"kernel {kernel.name}: phase {number} uses {let.var.name}, which reads "

@@ -25,8 +25,8 @@ from ..loops.ir import (
     expressions,
     nested,
     walk,
-    walk_expr,
 )
+from .phases import distinct
 
 # Accumulators of a whole buffer are kept up to this many bytes.
 _WHOLE_BYTES = 8192
@@ -71,14 +71,14 @@ class _Names:
         return any(
             e.name in self.varying if isinstance(e, Var)
             else isinstance(e, Load) and e.buffer.name in self.private
-            for e in walk_expr(expr)
+            for e in distinct(expr)
         )  # fmt: skip
 
     def fixed(self, expr: Expr) -> bool:
         """Whether the value is known before the loop."""
         return not any(
             isinstance(e, Load) or (isinstance(e, Var) and e.name in self.bound)
-            for e in walk_expr(expr)
+            for e in distinct(expr)
         )
 
 
@@ -129,7 +129,7 @@ def interleaving(loop: For, reductions: tuple[Reduction, ...]) -> int:
         if not isinstance(stmt, Let | Store | Accumulate):
             return 1
         for root in expressions(stmt):
-            for expr in walk_expr(root):
+            for expr in distinct(root):
                 size += 1
                 if isinstance(expr, Call) and expr.function not in _CHEAP:
                     return 1
@@ -146,7 +146,7 @@ def moves_in_registers(loop: For) -> bool:
         if index and stmt.buffer.space is Space.REGISTER and any(map(outside.vary, index)):  # type: ignore[attr-defined]
             return True
         for root in expressions(stmt):
-            for expr in walk_expr(root):
+            for expr in distinct(root):
                 if isinstance(expr, Load) and expr.buffer.space is Space.REGISTER:
                     if any(map(outside.vary, expr.index)):
                         return True
