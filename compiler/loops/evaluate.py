@@ -159,7 +159,8 @@ class Evaluator:
             return a.times(-1).shifted(-1)
         if expr.function is Function.ABS:
             a = self.algebra.exact(a, expr.dtype)
-            return self.algebra.extreme(Kind.MAX, a, self.algebra.exact(a.times(-1), expr.dtype))
+            signs: Truth = (a,), (a.times(-1).shifted(-1),)
+            return self._select(signs, a, a.times(-1), limits(expr.dtype))
         if expr.function is Function.SIGN:
             return self.algebra.opaque("sign", (self.exact(expr.argument),), -1, 1)
         return self._any(expr)

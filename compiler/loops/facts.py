@@ -115,10 +115,14 @@ class Facts:
             if c > 0:
                 rest = rest.shifted(c * (1 - atom.number))
             return -(-self._lower(rest, facts, depth) // atom.number)
-        if atom.kind is Kind.REMAINDER and c < 0 and len(form.terms) > 1:
-            # a % n <= a unless a is negative
-            if self.algebra.box(atom.args[0])[0] >= 0:
-                return self._lower(form.without(t).plus(atom.args[0], c), facts, depth)
+        if atom.kind is Kind.REMAINDER and len(form.terms) > 1:
+            # a % n = a - n * (a // n), and no more than a unless a is negative
+            quotient, _ = self.algebra.divide(atom.args[0], atom.number)
+            dividend = form.without(t).plus(atom.args[0], c)
+            low = self._lower(dividend.plus(quotient, -c * atom.number), facts, depth)
+            if c < 0 and self.algebra.box(atom.args[0])[0] >= 0:
+                low = max(low, self._lower(dividend, facts, depth))
+            return low
         return best
 
     def _contradicted(self, case: Known) -> bool:
