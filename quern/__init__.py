@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module it lives in. A public module (`nn`) maps to itself (`.nn`).
 _EXPORTS: dict[str, str] = {
+    "Trainer": ".frontends.training.trainer",
     "manual_seed": ".frontends.nn.init",
     "nn": ".nn",
     "optim": ".optim",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .frontends.nn.init import manual_seed as manual_seed
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace
+    from .frontends.training.trainer import Trainer as Trainer
 else:  # unseen by type checkers, so that they still find a misspelt name
 
     def __getattr__(name: str) -> object:

@@ -38,7 +38,11 @@ class Executable:
     """
 
     def __init__(
-        self, image: Image, threads: int | None = None, state: Mapping[str, Array] | None = None
+        self,
+        image: Image,
+        threads: int | None = None,
+        state: Mapping[str, Array] | None = None,
+        share: bool = False,
     ) -> None:
         """Loads a compiled network.
 
@@ -46,6 +50,11 @@ class Executable:
             image: the network.
             threads: that run it; QUERN_NUM_THREADS or the usable processors by default.
             state: contents of parameters and buffers; those of the graph by default.
+            share: use the arrays of `state` themselves, not copies, so that executables of one
+                network work on the same state; see `refresh`.
+
+        Raises:
+            InputError: contents of another type, or not contiguous where they are shared.
         """
         self.image = image
         self.program: Program = image.program
@@ -53,7 +62,7 @@ class Executable:
         self._lock = threading.Lock()
         self._library = load(list(image.objects.values()))
         self._arena = aligned_empty(self.program.arena_bytes)
-        self.state = self._initial_state(image.source.graph.data if state is None else state)
+        self.state = self._initial_state(image.source.graph.data if state is None else state, share)
         self._constants = {k: aligned_copy(v) for k, v in image.constants.items()}
         if any(name not in self._constants for name in self._constant_names()):
             self._prepare()
@@ -135,8 +144,7 @@ class Executable:
         if unknown or missing:
             told = [f"{n} is missing" for n in missing] + [f"{n} is not known" for n in unknown]
             raise InputError(
-                f"{self.program.name} takes {', '.join(expected) or 'no inputs'}: "
-                f"{', '.join(told)}"
+                f"{self.program.name} takes {', '.join(expected) or 'no inputs'}: {', '.join(told)}"
             )
         return {name: self._fitting(name, type, arrays[name]) for name, type in expected.items()}
 
@@ -166,7 +174,8 @@ class Executable:
         unknown = [n for n in arrays if n not in self.state]
         if unknown or (missing and strict):
             raise InputError(
-                f"{self.program.name}: missing state {missing or 'none'}, unknown {unknown or 'none'}"
+                f"{self.program.name}: missing state {missing or 'none'}, "
+                f"unknown {unknown or 'none'}"
             )
         for name, array in arrays.items():
             own = self.state[name]
@@ -178,6 +187,11 @@ class Executable:
         with self._lock:
             for name, array in arrays.items():
                 np.copyto(self.state[name], array)
+            self._prepare()
+
+    def refresh(self) -> None:
+        """Takes note that `state` was changed by others, such as an executable that shares it."""
+        with self._lock:
             self._prepare()
 
     def _constant_names(self) -> set[str]:
@@ -193,13 +207,17 @@ class Executable:
             else:
                 self._constants[name] = aligned_copy(array)
 
-    def _initial_state(self, contents: Mapping[str, Array]) -> dict[str, Array]:
+    def _initial_state(self, contents: Mapping[str, Array], share: bool) -> dict[str, Array]:
         state = {}
         for name, type in self.program.states:
-            if name in contents:
-                array = aligned_copy(np.asarray(contents[name]))
-            else:
+            if name not in contents:
                 array = aligned_copy(np.zeros(type.shape, type.dtype.numpy))
+            elif share:
+                array = contents[name]
+                if not (array.flags.carray and array.dtype.isnative):
+                    raise InputError(f"state {name} cannot be shared: it is not contiguous")
+            else:
+                array = aligned_copy(np.asarray(contents[name]))
             if array.shape != type.shape or array.dtype != type.dtype.numpy:
                 raise InputError(
                     f"state {name} is {type}, its contents are {array.dtype}{list(array.shape)}"
@@ -208,7 +226,7 @@ class Executable:
         return state
 
     def save(self, path: str | Path) -> Path:
-        """Writes the network, its state and its machine code to a `.qn` file (see `artifact.py`)."""
+        """Writes the network, its state and its machine code to a `.qn` file."""
         from .artifact import save
 
         return save(self, path)
@@ -294,4 +312,3 @@ def aligned_copy(array: Array) -> Array:
     copy = aligned_empty(array.nbytes).view(array.dtype).reshape(array.shape)
     np.copyto(copy, array)
     return copy
-

@@ -1,0 +1,201 @@
+"""The compiled graphs of one model in training, and the arrays they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...compiler.driver import Options, compile_graph
+from ...compiler.evaluate import evaluate
+from ...compiler.ops.leaf import State as StateNode
+from ...compiler.training import Optimizer
+from ...compiler.types import Array
+from ...runtime.data import Inputs
+from ...runtime.executable import Executable, aligned_copy
+from ...runtime.training import check_state, restore
+from ..nn.module import Module
+from ..nn.state import State
+from ..nn.trace import Traced
+from .graphs import Signature, Traces, network
+from .objective import Objective
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced graph, and what runs it.
+
+    Arguments:
+        traced: the graph.
+        executable: the graph, compiled.
+        signature: what the network takes.
+        rows: of a batch.
+    """
+
+    traced: Traced
+    executable: Executable
+    signature: Signature
+    rows: int
+
+    def run(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        """The outputs, for inputs in the order of the traced call."""
+        return self.executable.run(self.feeds(arrays))
+
+    def feeds(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        """Inputs by name."""
+        return dict(zip(self.traced.inputs, arrays, strict=True))
+
+
+class Programs:
+    """Compiles what training needs, each graph once.
+
+    All executables work on the same arrays, which are the module's own: the `data` of every
+    parameter and buffer is one of `arrays`. Where somebody gives a parameter other contents, they
+    are copied there by `sync`.
+
+    Attributes:
+        arrays: contents of all states, the optimizer's included, by name.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        objective: Objective,
+        optimizer: Optimizer,
+        threads: int | None,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.objective = objective
+        self.optimizer = optimizer
+        self.threads = threads
+        self.seed = seed
+        self.arrays: dict[str, Array] = {}
+        self._states: dict[str, State] = {}
+        self._programs: dict[Any, Program] = {}
+        self._version: object = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The float type of the network."""
+        kinds = [p.dtype.numpy for p in self.model.parameters() if p.dtype.is_float]
+        return kinds[0] if kinds else np.dtype(np.float32)
+
+    def step(self, inputs: Inputs, targets: Array) -> Program:
+        """The training step for batches like this one."""
+        self.refresh()
+        signature, key = self._key(inputs, targets, "step")
+        if key not in self._programs:
+            traces = self._traces(signature, targets)
+            traced = traces.training_step(len(targets), self.optimizer)
+            self._programs[key] = self._compile(traced, signature, len(targets))
+            live = {n.name for n in traced.graph.leaves(StateNode)} | self._states.keys()
+            self.arrays = {k: v for k, v in self.arrays.items() if k in live}
+        return self._programs[key]
+
+    def network(self, signature: Signature, rows: int) -> Program:
+        """The network in inference mode, up to date with the states."""
+        self.refresh()
+        key = ("network", rows, signature)
+        if key not in self._programs:
+            traced = network(self.model, signature, rows)
+            self._programs[key] = self._compile(traced, signature, rows)
+        self._programs[key].executable.refresh()
+        return self._programs[key]
+
+    def measure(
+        self, net: Program, outputs: Mapping[str, Array], targets: Array
+    ) -> dict[str, Array]:
+        """Loss and metrics of a network's outputs.
+
+        A last batch of fewer rows is measured by NumPy: what depends on the number of rows would
+        have to be compiled again for so little work.
+        """
+        arrays = [outputs[name] for name in net.traced.graph.outputs] + [targets]
+        full = len(targets) == net.rows
+        key = ("measure", net.rows, len(targets), net.signature, targets.dtype, targets.shape)
+        traces = self._traces(net.signature, targets)
+        if full:
+            if key not in self._programs:
+                traced = traces.measure(net.rows, net.traced, net.rows)
+                self._programs[key] = self._compile(traced, net.signature, net.rows)
+            return self._programs[key].run(arrays)
+        traced = traces.measure(len(targets), net.traced, net.rows)
+        feeds = dict(zip(traced.inputs, arrays, strict=True))
+        return evaluate(traced.graph, {**self.arrays, **feeds}).outputs
+
+    def signature(self, inputs: Inputs) -> Signature:
+        """What the network takes, from an example."""
+        return Signature.of(self.model, inputs)
+
+    # -- states -----------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Takes over contents that were given to parameters and buffers since the last call."""
+        for name, state in self._states.items():
+            if state.data is not self.arrays[name]:
+                np.copyto(self.arrays[name], state.data)
+                state.data = self.arrays[name]
+
+    def refresh(self) -> None:
+        """`sync`, and forgets what was compiled for a model that has changed since."""
+        named = list(self.model._named_states())
+        version = (
+            Module._version,
+            tuple((n, s.type, getattr(s, "requires_grad", None)) for n, s in named),
+        )
+        if version != self._version:
+            self._programs.clear()
+            self._states = {}
+            self._version = version
+            for name, state in named:
+                self._adopt(name, state)
+        self.sync()
+
+    def load(self, arrays: Mapping[str, Array], path: str | Path) -> None:
+        """Takes all states from a checkpoint, those of an optimizer also before its first step.
+
+        Raises:
+            TrainingError: it is of another network or optimizer.
+        """
+        self.refresh()
+        has_step = any(kind == "step" for kind, *_ in self._programs)
+        known = arrays if has_step else {k: v for k, v in arrays.items() if k in self.arrays}
+        check_state(self.arrays, known, path)
+        restore(self.arrays, known)
+        later = {k: aligned_copy(v) for k, v in arrays.items() if k not in self.arrays}
+        self.arrays |= later
+
+    def _adopt(self, name: str, state: State) -> None:
+        own = self.arrays.get(name)
+        if own is None or own.shape != state.data.shape or own.dtype != state.data.dtype:
+            self.arrays[name] = own = aligned_copy(state.data)
+        elif own is not state.data:
+            np.copyto(own, state.data)
+        state.data = own
+        self._states[name] = state
+
+    # -- compiling --------------------------------------------------------------------------------
+
+    def _key(self, inputs: Inputs, targets: Array, kind: str) -> tuple[Signature, Any]:
+        signature = self.signature(inputs)
+        return signature, (kind, targets.shape, targets.dtype, signature)
+
+    def _traces(self, signature: Signature, targets: Array) -> Traces:
+        return Traces(self.model, self.objective, signature, targets, self.seed)
+
+    def _compile(self, traced: Traced, signature: Signature, rows: int) -> Program:
+        for name, state in traced.states.items():
+            if name not in self._states:
+                self._adopt(name, state)
+        for node in traced.graph.leaves(StateNode):
+            name = node.name
+            own, type = self.arrays.get(name), node.types[0]
+            if own is None or own.shape != type.shape or own.dtype != type.dtype.numpy:
+                self.arrays[name] = aligned_copy(np.asarray(traced.graph.data[name]))
+        compiled = compile_graph(traced.graph, Options())
+        executable = Executable(compiled.image, self.threads, self.arrays, share=True)
+        return Program(traced, executable, signature, rows)

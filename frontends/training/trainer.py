@@ -1,0 +1,300 @@
+"""`Trainer`: a module, a loss and an optimizer, compiled to a training step and run over data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...compiler.diagnosis import first_non_finite
+from ...compiler.errors import TrainingError, UsageError
+from ...compiler.guard import FINITE
+from ...compiler.types import Array
+from ...runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ...runtime.data import Batch, Batches, Inputs, Transform
+from ...runtime.executable import Executable
+from ...runtime.log import Record
+from ...runtime.progress import display
+from ...runtime.training import Callback, EarlyStopping, Loop, Values
+from ..nn.module import Module
+from ..nn.structure import map_structure
+from ..optim.optimizers import STEP, Optimizer
+from .data import Data, as_rows, as_splits, evaluation_batches, rows_of, training_batches
+from .graphs import Signature
+from .objective import Loss, Metrics, Objective
+from .programs import Program, Programs
+
+
+class Trainer:
+    """Trains a module.
+
+    A training step (forward, backward, update of all states) is one compiled graph and one native
+    call. The module's arrays and those of the executables are the same memory: its state dict
+    always shows how far training is, and a state dict that is loaded into it is what training goes
+    on from. The same seed, data and calls give the same bits, for any number of threads.
+
+    When the loss or a gradient is not finite, training stops, every state is as it was before that
+    step, and the error names the first value that is not finite.
+
+    Arguments:
+        model: the module.
+        loss: what is made small: a module or function of (outputs, targets), the name of a loss
+            function ("cross_entropy"), or several of these, listed or by name, whose sum counts.
+        optimizer: from `quern.optim`.
+        metrics: what else is reported: names ("accuracy") or functions of (outputs, targets) by
+            name. By default the accuracy, where the targets are classes.
+        threads: that run the steps; QUERN_NUM_THREADS or the usable processors by default.
+        seed: of the order of the rows, of transforms and of dropout.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
+        metrics: Metrics = None,
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, Module):
+            raise UsageError(f"a Trainer trains an nn.Module, this is {type(model).__name__}")
+        if not isinstance(optimizer, Optimizer):
+            raise UsageError(f"{optimizer!r} is no optimizer; take one of quern.optim")
+        self.model = model
+        self.optimizer = optimizer
+        self.seed = seed
+        self._programs = Programs(model, Objective.of(loss, metrics), optimizer, threads, seed)
+        self._signature: Signature | None = None
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: Data,
+        epochs: int | None = None,
+        *,
+        validation: Data | None = None,
+        batch_size: int = 64,
+        transform: Transform | None = None,
+        steps: int | None = None,
+        early_stopping: EarlyStopping | int | None = None,
+        log: str | Path | None = None,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Callback] = (),
+        quiet: bool = False,
+    ) -> list[Record]:
+        """Trains for a number of epochs or steps.
+
+        Every epoch goes through the rows in a new order that the seed gives, in full batches: rows
+        that do not fill one are left out of that epoch.
+
+        Arguments:
+            data: arrays (x, y), a Dataset, Splits, Batches, or the name of data ("digits"). Batches
+                keep their own size, order and transform.
+            epochs: to be done in all; 1 where `steps` is not given either.
+            validation: data to evaluate after every epoch; the test part where `data` has one.
+            batch_size: rows of a step; all rows where there are fewer.
+            transform: of the batches to learn from, see `Batches`.
+            steps: to be done in all.
+            early_stopping: when to end before that; a number is its patience.
+            log: `.csv` or `.jsonl` file with a line for every epoch.
+            checkpoint: file that a run can go on from, written after every epoch and at the end,
+                also after Ctrl-C.
+            checkpoint_every: number of steps after which it is written too.
+            resume: go on from `checkpoint`, to the same bits as without interruption; from the
+                start where there is no such file yet.
+            callbacks: called with the `Run` after every step and epoch; one that returns True ends
+                training.
+            quiet: show nothing.
+
+        Returns:
+            A record of every epoch: epoch, step, loss, metrics, `val_` loss and metrics,
+            learning_rate, samples_per_second, seconds.
+
+        Raises:
+            TrainingError: loss or gradients are not finite; a checkpoint is of another run.
+            QuernError: data, network and loss do not fit each other.
+        """
+        rows, held_out = as_splits(data)
+        batches = training_batches(rows, batch_size, self.seed, transform, self._programs.dtype)
+        judged_by = held_out if validation is None else as_rows(validation)
+        program = self._step_program(next(batches.batches(0)))
+
+        def validate() -> Values:
+            assert judged_by is not None
+            return self.evaluate(judged_by, batches.batch_size)
+
+        if isinstance(early_stopping, int):
+            early_stopping = EarlyStopping(early_stopping)
+        return Loop(
+            batches,
+            lambda batch: self._step(program, batch),
+            dict(self._programs.arrays),
+            self._identity(batches),
+            1 if epochs is None and steps is None else epochs,
+            steps,
+            validate if judged_by is not None else None,
+            lambda: {"learning_rate": self.optimizer.lr_at(self._steps_done() - 1)},
+            early_stopping,
+            log,
+            checkpoint,
+            checkpoint_every,
+            resume,
+            callbacks,
+            display(quiet),
+        ).run()
+
+    def step(self, x: Any, y: Any) -> Values:
+        """One step on one batch.
+
+        Arguments:
+            x: inputs, (rows, …) or a dict of them.
+            y: targets, (rows, …).
+
+        Returns:
+            Loss and metrics of the batch, before the step.
+
+        Raises:
+            TrainingError: loss or gradients are not finite; nothing has changed then.
+        """
+        (batch,) = evaluation_batches(as_rows((x, y)), None, self._programs.dtype).batches(0)
+        return self._step(self._step_program(batch), batch)
+
+    def evaluate(self, data: Data, batch_size: int = 64) -> Values:
+        """Loss and metrics over all rows, in inference mode; of data with a test part, over that.
+
+        Each batch counts with the number of its rows.
+        """
+        rows, held_out = as_splits(data)
+        batches = evaluation_batches(held_out or rows, batch_size, self._programs.dtype)
+        net = self._network(batches)
+        totals: Values = {}
+        for batch in batches.batches(0):
+            outputs = {k: _real(v, batch) for k, v in self._run(net, batch.inputs).items()}
+            targets = _real(self._converted(batch.targets), batch)
+            for name, value in self._programs.measure(net, outputs, targets).items():
+                totals[name] = totals.get(name, 0.0) + float(value) * batch.count
+        return {name: total / len(batches.dataset) for name, total in totals.items()}
+
+    def predict(self, x: Any, batch_size: int = 64) -> Any:
+        """The network's outputs in inference mode, for any number of rows.
+
+        Arguments:
+            x: inputs, (rows, …) or a dict of them.
+
+        Returns:
+            What the network returns, with arrays (rows, …) in place of tensors.
+        """
+        batches = evaluation_batches(rows_of(x), batch_size, self._programs.dtype)
+        net = self._network(batches)
+        parts = [
+            {k: _real(v, batch) for k, v in self._run(net, batch.inputs).items()}
+            for batch in batches.batches(0)
+        ]
+        joined = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+        return map_structure(net.traced.result, lambda _, name: name and joined[name])
+
+    # -- what comes out ---------------------------------------------------------------------------
+
+    def executable(self, batch_size: int = 1) -> Executable:
+        """The network for inference, compiled for a number of rows.
+
+        It works on the module's own arrays: after more training, call this again.
+
+        Raises:
+            UsageError: no data has been seen, so the shapes are not known.
+        """
+        if self._signature is None:
+            raise UsageError("shapes are not known before there is data: call fit, step or predict")
+        return self._programs.network(self._signature, batch_size).executable
+
+    def save(self, path: str | Path, batch_size: int = 1) -> Path:
+        """Writes the network, compiled for inference of `batch_size` rows, to a `.qn` file."""
+        return self.executable(batch_size).save(path)
+
+    def save_checkpoint(self, path: str | Path) -> Path:
+        """Writes all states of training, the optimizer's included; `fit` can do this by itself."""
+        self._programs.refresh()
+        return save_checkpoint(Checkpoint(self._programs.arrays), path)
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Takes all states of training from a checkpoint.
+
+        Raises:
+            ArtifactError: the file is damaged or no checkpoint.
+            TrainingError: it is of another network or optimizer.
+        """
+        self._programs.load(load_checkpoint(path).state, path)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _step_program(self, batch: Batch) -> Program:
+        inputs, targets = self._inputs(batch.inputs), self._converted(batch.targets)
+        program = self._programs.step(inputs, targets)
+        self._signature = program.signature
+        return program
+
+    def _step(self, program: Program, batch: Batch) -> Values:
+        self._programs.sync()
+        inputs = program.signature.arrays(self._inputs(batch.inputs))
+        arrays = [*inputs, self._converted(batch.targets)]
+        results = program.run(arrays)
+        if not results[FINITE]:
+            raise self._failure(program, arrays, results, batch)
+        return {name: float(results[name]) for name in program.traced.result}
+
+    def _failure(
+        self, program: Program, arrays: Sequence[Array], results: dict[str, Array], batch: Batch
+    ) -> TrainingError:
+        graph = program.traced.graph
+        feeds = {**self._programs.arrays, **program.feeds(arrays)}
+        first = first_non_finite(graph, feeds, graph.outputs[FINITE])
+        loss = float(results["loss"])
+        what = "a gradient is not finite" if np.isfinite(loss) else f"the loss is {loss}"
+        return TrainingError(
+            f"{what} in step {self._steps_done() + 1} (epoch {batch.epoch + 1}, "
+            f"batch {batch.index + 1}); the first such value is {first or 'not found by NumPy'}. "
+            "The model is as it was before this step; lower the learning rate or clip gradients"
+        )
+
+    def _network(self, batches: Batches) -> Program:
+        self._signature = self._programs.signature(self._inputs(next(batches.batches(0)).inputs))
+        return self._programs.network(self._signature, batches.batch_size)
+
+    def _run(self, net: Program, inputs: Inputs) -> dict[str, Array]:
+        return net.run(net.signature.arrays(self._inputs(inputs)))
+
+    def _inputs(self, inputs: Inputs) -> Inputs:
+        if isinstance(inputs, dict):
+            return {name: self._converted(array) for name, array in inputs.items()}
+        assert isinstance(inputs, np.ndarray)
+        return self._converted(inputs)
+
+    def _converted(self, array: Array) -> Array:
+        """Floats of the network's own type."""
+        return array.astype(self._programs.dtype, copy=False) if array.dtype.kind == "f" else array
+
+    def _steps_done(self) -> int:
+        return int(self._programs.arrays[STEP])
+
+    def _identity(self, batches: Batches) -> dict[str, Any]:
+        """What a run that goes on must share with the one that wrote its checkpoint."""
+        return {
+            "model": type(self.model).__name__,
+            "optimizer": repr(self.optimizer),
+            "losses": list(self._programs.objective.losses),
+            "seed": self.seed,
+            "rows": len(batches.dataset),
+            "batch size": batches.batch_size,
+        }
+
+
+def _real(array: Array, batch: Batch) -> Array:
+    """Without the rows that fill up a last batch."""
+    rows = len(batch.targets)
+    return array[: batch.count] if batch.count < rows and array.shape[:1] == (rows,) else array
