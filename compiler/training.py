@@ -30,8 +30,8 @@ class Descent:
 class Optimizer(Protocol):
     """What a training step needs to know of an optimizer."""
 
-    def update(self, descents: Mapping[str, Descent]) -> dict[str, Tensor]:
-        """The next contents of each parameter, by name, as nodes of the same graph. States of the
+    def update(self, graph: Graph, descents: Mapping[str, Descent]) -> dict[str, Tensor]:
+        """The next contents of each parameter, by name, as nodes of the graph. States of the
         optimizer are buffers of the graph, and their next contents are among its updates.
         """
         ...
@@ -79,6 +79,6 @@ def build_training_step(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
     if not descents:
         raise GradientError(f"{loss} of {graph.name} depends on no trainable parameter")
     with step.scope(phase=Phase.UPDATE):
-        following = optimizer.update(descents)
+        following = optimizer.update(step, descents)
     step.updates |= {name: tensor.value for name, tensor in following.items()}
     return step

@@ -80,7 +80,9 @@ def interpret(source: Any, *arrays: Any, **named: Any) -> Any:
 
     graph = as_graph(source, *(_spec_of(a) for a in (*arrays, *named.values())))
     names = [n.name for n in graph.leaves(Input)]
-    results = tuple(evaluate(graph, {**dict(zip(names, arrays, strict=False)), **named}).outputs.values())
+    results = tuple(
+        evaluate(graph, {**dict(zip(names, arrays, strict=False)), **named}).outputs.values()
+    )
     return results[0] if len(results) == 1 else results
 
 
@@ -91,4 +93,3 @@ def _spec_of(array: Any) -> TensorType:
 
     value = np.asarray(array)
     return TensorType(tuple(value.shape), DType.of(value.dtype))
-

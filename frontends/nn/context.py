@@ -178,6 +178,6 @@ def emit(op: Op, first: Tensor, *others: Tensor) -> Tensor:
 
 
 def snake_case(thing: object) -> str:
-    """`cross_entropy_loss` for a CrossEntropyLoss."""
-    name = type(thing).__name__
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    """`cross_entropy_loss` for a CrossEntropyLoss, `leaky_relu` for a LeakyReLU."""
+    words = r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Za-z0-9])(?=[A-Z][a-z]{2})"
+    return re.sub(words, "_", type(thing).__name__).lower()

@@ -133,7 +133,8 @@ def _bind(
     try:
         return signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise UsageError(f"{title}{signature} was given other arguments: {error}") from None
+        takes = ", ".join(signature.parameters) or "no arguments"
+        raise UsageError(f"{title} takes {takes}: {error}") from None
 
 
 def _name_arguments(bound: inspect.BoundArguments, declare: Callable[[str, Any], Any]) -> None:

@@ -123,9 +123,8 @@ class Optimizer:
 
     # -- what they have in common -----------------------------------------------------------------
 
-    def update(self, descents: Mapping[str, Descent]) -> dict[str, Tensor]:
+    def update(self, graph: Graph, descents: Mapping[str, Descent]) -> dict[str, Tensor]:
         """The next contents of each parameter, by name; see `compiler.training.Optimizer`."""
-        (graph,) = {descent.parameter.graph for descent in descents.values()}
         if STEP in graph:
             raise GraphError(f"{graph.name} is a training step already; give the network's graph")
         with graph.scope(prefix="", origins=(Origin("optim"),)):
