@@ -19,9 +19,10 @@ from itertools import product
 from typing import TypeAlias
 
 from ..loops import ir
-from ..loops.ir import Expr, LoopKind, ReduceOp, Space
+from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..types import DType
 from .binding import Binding
+from .elements import Index
 from .tile import VECTORS, Columns, Span, balanced, clear, panels
 
 # What a core does in a cycle, and how long a multiply-add takes: the same on x86-64 since 2013.
@@ -110,6 +111,14 @@ class Contraction:
         """Cycles for everything, as far as the inner loops tell."""
         return sum(tiling.cost for tiling in self.tilings)
 
+    @property
+    def size(self) -> str:
+        """Rows and columns of the first tile."""
+        if not self.tilings:
+            return "of nothing"
+        first = self.tilings[0]
+        return f"{first.rows}x{self.whole(first.columns.length)}"
+
     def whole(self, width: int) -> int:
         """A width in whole vectors."""
         return -(-width // self.lanes) * self.lanes
@@ -195,6 +204,11 @@ def _boxes(lengths: Sequence[Sequence[int]], most: int) -> Iterator[tuple[int, .
                 yield (*rest, n)
 
 
+def vector_cost(stride: int, lanes: int) -> float:
+    """Loads and shuffles that a vector takes whose elements are `stride` apart."""
+    return {1: 1.0, 2: 3.0}.get(abs(stride), 2.0 * lanes)
+
+
 # -- loops ----------------------------------------------------------------------------------------
 
 
@@ -219,10 +233,18 @@ def over_blocks(
     spans: Mapping[Axis, Sequence[Span]],
     body: Callable[[Block], ir.Block],
     kind: LoopKind = LoopKind.SERIAL,
+    origin: Place | None = None,
 ) -> ir.Block:
     """Loops over the blocks of some axes, the first axis outermost.
 
     Each combination of block lengths is a nest of its own.
+
+    Arguments:
+        binding: the group.
+        spans: the blocks of each axis.
+        body: what is done with a block.
+        kind: of the loops.
+        origin: what the spans are counted from, where that is not 0.
     """
     result: ir.Block = ()
     for combination in product(*spans.values()):
@@ -231,7 +253,7 @@ def over_blocks(
         for axis, span in zip(spans, combination, strict=True):
             var = binding.var(axis.name)
             loops.append((var, span.count))
-            start[axis] = var * span.length + span.start
+            start[axis] = (origin or {}).get(axis, ir.index(0)) + (var * span.length + span.start)
         length = {a: s.length for a, s in zip(spans, combination, strict=True)}
         result += ir.loop_nest(tuple(loops), body(Block(start, length)), kind)
     return result
@@ -242,8 +264,8 @@ def register_tile(
     form: Contraction,
     dtype: DType,
     tile: Block,
-    multiply: Callable[[Place, Place], Expr],
-    write: Callable[[Expr, Place, Place], ir.Block],
+    multiply: Callable[[Place], Expr],
+    write: Callable[[Expr, Place], ir.Block],
     summed: Mapping[Axis, tuple[Expr, int]] | None = None,
 ) -> ir.Block:
     """The results of one tile.
@@ -253,8 +275,8 @@ def register_tile(
         form: the contraction.
         dtype: of the result.
         tile: which results.
-        multiply: the product, given the place along all axes, and that of the result in the tile.
-        write: what is done with a result, given its place, and that in the tile.
+        multiply: the product at a place along all axes.
+        write: what is done with a result, given its place.
         summed: start and length along summed axes that are not summed as a whole.
     """
     lane = binding.var("v")
@@ -268,11 +290,12 @@ def register_tile(
     computed = Columns(form.whole(width), form.lanes, dtype)
     stored = Columns(width, form.lanes, dtype)
     sums = binding.local("tile", (count, computed.width), dtype, Space.REGISTER)
-    inside: dict[Axis, Expr] = {axis: ir.index(0) for axis in form.rows} | dict(rows)
+    place = {axis: tile.start[axis] for axis in form.outputs}
+    for axis, var in rows:
+        place[axis] = place[axis] + var
 
-    def at(column: int) -> tuple[Place, Place]:
-        row = {**inside, form.lane: lane + column}
-        return {axis: tile.start[axis] + row[axis] for axis in form.outputs}, row
+    def at(column: int) -> Place:
+        return {**place, form.lane: place[form.lane] + (lane + column)}
 
     steps: list[tuple[ir.Var, int]] = []
     where: dict[Axis, Expr] = {}
@@ -283,13 +306,24 @@ def register_tile(
         where[axis] = start + var
     add: dict[int, ir.Block] = {}
     for c, _ in computed.parts:
-        place, row = at(c)
-        x = multiply({**place, **where}, row)
+        x = multiply({**at(c), **where})
         add[c] = (ir.Accumulate(sums, (number, lane + c), ReduceOp.ADD, x),)
     step = ir.loop_nest(loops, computed.each(lane, add), LoopKind.UNROLLED)
-    finish = {c: write(ir.Load(sums, (number, lane + c)), *at(c)) for c, _ in stored.parts}
+    finish = {c: write(ir.Load(sums, (number, lane + c)), at(c)) for c, _ in stored.parts}
     return (
         *clear(sums, count, computed, binding.var("m"), lane),
         *ir.loop_nest(tuple(steps), step),
         *ir.loop_nest(loops, stored.each(lane, finish), LoopKind.UNROLLED),
     )
+
+
+def store_lanes(
+    buffer: Buffer, index: Index, lane: ir.Var, width: int, value: Expr, form: Contraction
+) -> ir.Block:
+    """Stores a row of values side by side, and zeros behind them up to a whole vector."""
+    fill = form.whole(width) - width
+    zero = ir.Const(0.0, buffer.dtype)
+    stores = [(width, ir.Store(buffer, (*index, lane), value))]
+    if fill:
+        stores.append((fill, ir.Store(buffer, (*index, lane + width), zero)))
+    return tuple(ir.For(lane, n, (store,), LoopKind.VECTOR, form.lanes) for n, store in stores)

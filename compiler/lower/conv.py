@@ -24,7 +24,18 @@ from ..ops.conv import Conv, ConvInputGradient, Convolution
 from ..passes.partition import Group
 from ..types import DType, Shape
 from .binding import Binding, Lowered
-from .contraction import Axis, Block, Contraction, Factor, Place, Tiling, over_blocks, register_tile
+from .contraction import (
+    Axis,
+    Block,
+    Contraction,
+    Factor,
+    Place,
+    Tiling,
+    over_blocks,
+    register_tile,
+    store_lanes,
+    vector_cost,
+)
 from .elements import Index
 from .epilogue import store_results
 from .padding import Reader, padded, reader
@@ -64,6 +75,10 @@ class Part:
     def in_channels(self) -> bool:
         """Whether vectors lie along the output channels."""
         return self.form.lane is not self.outputs[-1]
+
+    @property
+    def note(self) -> str:
+        return f"direct {self.form.size}, {'channels' if self.in_channels else 'pixels'}"
 
     def reads(self, axis: int) -> tuple[int, int]:
         """Range of input places along a spatial axis; vectors are computed as a whole."""
@@ -135,7 +150,7 @@ class Gather:
         for part in parts:
             for tiling in part.form.tilings:
                 body += self._nest(part, tiling)
-        return self.binding.finish(body, note(max(parts, key=lambda p: p.form.cost).form))
+        return self.binding.finish(body, max(parts, key=lambda p: p.form.cost).note)
 
     def slides(self) -> list[tuple[Slide, ...]]:
         """The slides of each part."""
@@ -198,7 +213,7 @@ class Gather:
         form = part.form
         count = -(-self.channel.extent // form.panel)
         width = min(form.panel, form.whole(self.channel.extent))
-        taps = tuple(axis.extent for axis in part.taps)
+        taps = (axis.extent for axis in part.taps)
         shape = (self.group.extent, count, self.depth.extent, *taps, width)
         part.packed = self.binding.local("packed", shape, self.dtype, Space.SCRATCH)
         body: ir.Block = ()
@@ -208,19 +223,12 @@ class Gather:
 
     def _pack_panels(self, part: Part, packed: Buffer, span: Span) -> ir.Block:
         group, panel, depth, lane = (self.binding.var(h) for h in ("g", "panel", "c", "v"))
-        taps = [self.binding.var(axis.name) for axis in part.taps]
+        taps = [(self.binding.var(axis.name), axis.extent) for axis in part.taps]
+        places = [var for var, _ in taps]
         number = panel + span.start // part.form.panel
-        at = (group, number, depth, *taps)
-        channel = number * part.form.panel + lane
-        x = self.weight_at(part, group, channel, depth, taps)
-        fill = part.form.whole(span.length) - span.length
-        zero = ir.Const(0.0, self.dtype)
-        lanes = LoopKind.VECTOR, self.lanes
-        row: ir.Block = (ir.For(lane, span.length, (ir.Store(packed, (*at, lane), x),), *lanes),)
-        if fill:
-            clear = ir.Store(packed, (*at, lane + span.length), zero)
-            row += (ir.For(lane, fill, (clear,), *lanes),)
-        row = ir.loop_nest(tuple(zip(taps, (a.extent for a in part.taps), strict=True)), row)
+        x = self.weight_at(part, group, number * part.form.panel + lane, depth, places)
+        row = store_lanes(packed, (group, number, depth, *places), lane, span.length, x, part.form)
+        row = ir.loop_nest(tuple(taps), row)
         nest = ((group, self.group.extent), (panel, span.count), (depth, self.depth.extent))
         return ir.loop_nest(nest, row, LoopKind.PARALLEL)
 
@@ -234,7 +242,7 @@ class Gather:
             return read((group * self.channel.extent + channel, depth, *places))
         return read((group * self.depth.extent + depth, channel, *places))
 
-    def multiply(self, part: Part, tile: Block, place: Place, inside: Place) -> Expr:
+    def multiply(self, part: Part, tile: Block, place: Place) -> Expr:
         """One product."""
         group, depth = place[self.group], place[self.depth]
         taps = [place[axis] for axis in part.taps]
@@ -246,8 +254,9 @@ class Gather:
         if part.packed is None:
             w = self.weight_at(part, group, place[self.channel], depth, taps)
         else:
-            panel = tile.start[self.channel] // part.form.panel
-            w = ir.Load(part.packed, (group, panel, depth, *taps, inside[self.channel]))
+            first = tile.start[self.channel]
+            column = place[self.channel] - first
+            w = ir.Load(part.packed, (group, first // part.form.panel, depth, *taps, column))
         return ir.binary(ir.BinaryOp.MUL, x, w)
 
     # -- tiles ------------------------------------------------------------------------------------
@@ -275,10 +284,8 @@ class Gather:
             part.form,
             self.dtype,
             tile,
-            lambda place, inside: self.multiply(part, tile, place, inside),
-            lambda x, place, _: store_results(
-                self.binding, {self.result: x}, self.index(part, place)
-            ),
+            lambda place: self.multiply(part, tile, place),
+            lambda x, place: store_results(self.binding, {self.result: x}, self.index(part, place)),
         )
 
     def index(self, part: Part, place: Place) -> Index:
@@ -286,15 +293,3 @@ class Gather:
         channel = place[self.group] * self.channel.extent + place[self.channel]
         spatial = (s.output_place(place[o]) for s, o in zip(part.slides, part.outputs, strict=True))
         return (place[self.batch], channel, *spatial)
-
-
-def vector_cost(stride: int, lanes: int) -> float:
-    """Loads and shuffles that a vector takes whose elements are `stride` apart."""
-    return {1: 1.0, 2: 3.0}.get(abs(stride), 2.0 * lanes)
-
-
-def note(form: Contraction) -> str:
-    """The form in a few words."""
-    tiling = form.tilings[0] if form.tilings else None
-    size = f"{tiling.rows}x{form.whole(tiling.columns.length)}" if tiling else "of nothing"
-    return f"direct {size}, {'channels' if form.lane.name == 'k' else 'pixels'}"

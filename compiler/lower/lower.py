@@ -8,7 +8,7 @@ from ..errors import CompileError
 from ..graph import Graph
 from ..llvm.target import Target
 from ..ops.base import Op
-from ..ops.conv import Conv, ConvInputGradient
+from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from ..ops.indexing import ScatterAdd, ScatterAddAlongAxis
 from ..ops.linear import MatMul
 from ..ops.movement import Concat
@@ -24,6 +24,7 @@ from ..passes.partition import Group
 from .binding import Lowered
 from .concat import lower_concat
 from .conv import lower_conv
+from .conv_weight import lower_conv_weight
 from .matmul import lower_matmul
 from .nest import lower_nest
 from .pool import lower_pool
@@ -36,6 +37,7 @@ _FAMILIES: dict[type[Op], Family] = {
     MatMul: lower_matmul,
     Conv: lower_conv,
     ConvInputGradient: lower_conv,
+    ConvWeightGradient: lower_conv_weight,
     MaxPool: lower_pool,
     SumPool: lower_pool,
     MaxPoolGather: lower_pool,
