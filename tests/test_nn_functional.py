@@ -1,4 +1,4 @@
-"""Functions without a layer of their own, against PyTorch's of the same name; and what is refused."""
+"""Functions without a layer of their own, against PyTorch's; and calls that are refused."""
 
 from __future__ import annotations
 

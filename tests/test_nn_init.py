@@ -99,7 +99,7 @@ def test_identities() -> None:
         (init.eye_, (2,), "eye_ fills matrices"),
         (init.dirac_, (2, 2), "dirac_ fills weights of convolutions"),
         (init.orthogonal_, (2,), "rank 2 or more"),
-        (init.xavier_uniform_, (2,), "rank 2 or more"),
+        (init.xavier_uniform_, (2,), "rank of 2 or more"),
         (lambda a: init.kaiming_normal_(a, mode="fan"), (2, 2), "'fan_in' or 'fan_out'"),
         (lambda a: init.kaiming_normal_(a, nonlinearity="exp"), (2, 2), "no gain is known"),
         (lambda a: init.trunc_normal_(a, a=50.0, b=51.0), (2,), "falls into"),
