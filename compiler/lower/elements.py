@@ -368,7 +368,8 @@ def data_index(chosen: Expr, extent: int) -> Expr:
 
 @element.register
 def _(op: Philox, node: Node, elements: Elements, index: Index) -> Expr:
-    seed, step = (elements.at(v, ()) for v in elements.graph.inputs_of(node.name))
+    counters = elements.graph.inputs_of(node.name)
+    seed, step = (elements.at(v, (ir.index(0),) * len(elements.shape(v))) for v in counters)
     from .philox import uniform
 
     return uniform(op, linear_index(index, elements.shape(Value(node.name))), seed, step, elements)
