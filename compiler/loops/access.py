@@ -230,8 +230,10 @@ class _Collector:
         op: ReduceOp | None = None,
     ) -> None:
         known, home = self.buffers.get(buffer.name, (None, 0))
-        if known is not buffer and known != buffer:
+        if known is None:
             raise self.fail(f"buffer {buffer.name} is neither an argument nor allocated here")
+        if known is not buffer and known != buffer:
+            raise self.fail(f"buffer {buffer.name} is used as {buffer}, but it is {known}")
         if len(index) != len(buffer.shape):
             shape = buffer.shape
             raise self.fail(f"buffer {buffer.name} of shape {shape} has {len(index)} indices")
