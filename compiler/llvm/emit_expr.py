@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import CompileError
 from ..loops.ir import (
+    COMPARISONS,
     INDEX,
     Binary,
     BinaryOp,
@@ -20,7 +21,7 @@ from ..types import DType
 from . import arithmetic, memory
 from .arithmetic import register_type
 from .builder import I1, I32, I64, Value, constant
-from .linear import Linear
+from .linear import Linear, weighted_sum
 from .scope import Place, Result, Scope
 
 # What an int64 that comes from a narrower type is bounded by.
@@ -52,8 +53,15 @@ class ExpressionEmitter:
         return self.scope.spread(self.value(expr))
 
     def condition(self, expr: Expr) -> Value:
-        """A condition that is the same for all lanes."""
-        return self.scope.f.extract(self.value(expr), 0)
+        """A condition that is the same for all lanes.
+
+        Raises:
+            CompileError: it differs between lanes.
+        """
+        value = self.value(expr)
+        if value.type.lanes > 1 and value.number is None:
+            raise CompileError("a branch's condition differs between lanes; select there instead")
+        return self.scope.f.extract(value, 0)
 
     def offset(self, buffer: Buffer, index: tuple[Expr, ...]) -> tuple[Place, Result]:
         """Where a buffer is, and the place of an element in it, row-major.
@@ -65,9 +73,18 @@ class ExpressionEmitter:
         if place is None or len(index) != len(buffer.shape):
             fault = "is not in scope" if place is None else f"has shape {buffer.shape}"
             raise CompileError(f"buffer {buffer.name}, indexed by {len(index)} numbers, {fault}")
+        for expr in index:
+            if expr.dtype is not INDEX:
+                raise CompileError(
+                    f"buffer {buffer.name} is indexed by {expr.dtype}: cast to int64"
+                )
+        results = [self.result(expr) for expr in index]
+        forms = [form for form in map(self.scope.linear, results) if form is not None]
+        if len(forms) == len(results):
+            return place, weighted_sum(forms, place.strides)
         total: Result = Linear()
-        for expr, stride in zip(index, place.strides, strict=True):
-            total = self._sum(total, self._product(self.result(expr), Linear(stride)))
+        for result, stride in zip(results, place.strides, strict=True):
+            total = self.integer(BinaryOp.ADD, total, self._product(result, Linear(stride)))
         return place, total
 
     def result(self, expr: Expr) -> Result:
@@ -152,10 +169,25 @@ class ExpressionEmitter:
         scope, source = self.scope, value.dtype
         if source is to:
             return self.result(value)
-        converted = arithmetic.cast(scope.f, self.value(value), source, to)
+        result = self.result(value)
+        if isinstance(result, Linear) and to is not DType.BOOL:
+            narrow = self._narrow(result)
+            if narrow is not None:
+                return arithmetic.cast(scope.f, narrow, DType.INT32, to)
+        converted = arithmetic.cast(scope.f, scope.value(result), source, to)
         if to is INDEX and converted.number is None and source in _BOUNDS:
             scope.learn(converted, *_BOUNDS[source])
         return self._index(converted) if to is INDEX else converted
+
+    def _narrow(self, form: Linear) -> Value | None:
+        """What differs between lanes as int32, if it fits: half the registers, more instructions
+        that take them.
+        """
+        low, high = self.scope.facts.bounds(form, self.scope.lanes)
+        if not form.step or low < -(1 << 31) or high >= 1 << 31:
+            return None
+        first = self.scope.f.trunc(self.scope.sum(form.uniform), I32)
+        return self.scope.f.ramp(first, form.step, self.scope.lanes)
 
     def _bounds(self, value: Value) -> tuple[int, int]:
         form = self.scope.linear(value)
@@ -181,9 +213,6 @@ class ExpressionEmitter:
                     return found
         return self._binary_values(op, scope.value(a), scope.value(b))
 
-    def _sum(self, a: Result, b: Result) -> Result:
-        return self.integer(BinaryOp.ADD, a, b)
-
     def _product(self, a: Result, b: Result) -> Result:
         x, y = self.scope.linear(a), self.scope.linear(b)
         if x is not None and y is not None:
@@ -198,20 +227,25 @@ class ExpressionEmitter:
         if op in (BinaryOp.FLOORDIV, BinaryOp.MOD):
             by = y.known
             return self._divide(op, x, by) if by is not None and by > 0 else None
-        low, high = self.scope.facts.bounds(x.plus(y, -1), self.scope.lanes)
+        difference = x.plus(y, -1)
+        low, high = self.scope.facts.bounds(difference, self.scope.lanes)
         match op:
             case BinaryOp.MIN:
                 return x if high <= 0 else y if low >= 0 else None
             case BinaryOp.MAX:
                 return x if low >= 0 else y if high <= 0 else None
-            case BinaryOp.LT:
-                return _TRUE if high < 0 else _FALSE if low >= 0 else None
-            case BinaryOp.LE:
-                return _TRUE if high <= 0 else _FALSE if low > 0 else None
-            case BinaryOp.EQ:
-                return _FALSE if low > 0 or high < 0 else _TRUE if low == high == 0 else None
-            case BinaryOp.NE:
-                return _TRUE if low > 0 or high < 0 else _FALSE if low == high == 0 else None
+            case BinaryOp.LT if high < 0 or low >= 0:
+                return _TRUE if high < 0 else _FALSE
+            case BinaryOp.LE if high <= 0 or low > 0:
+                return _TRUE if high <= 0 else _FALSE
+            case BinaryOp.EQ | BinaryOp.NE if low > 0 or high < 0 or low == high:
+                apart = low > 0 or high < 0
+                return _TRUE if apart is (op is BinaryOp.NE) else _FALSE
+        if op in COMPARISONS:
+            narrow = self._narrow(difference)
+            if narrow is not None:
+                zero = constant(narrow.type, 0)
+                return arithmetic.binary(self.scope.f, op, DType.INT32, narrow, zero)
         return None
 
     def _divide(self, op: BinaryOp, x: Linear, by: int) -> Result:
@@ -224,7 +258,7 @@ class ExpressionEmitter:
             divided: Result = rest if modulo else Linear()
         else:
             divided = self._quotient(op, scope.value(rest), by, low, high)
-        return self._sum(divided, Linear(0, {}, step) if modulo else quotient)
+        return self.integer(BinaryOp.ADD, divided, Linear(0, {}, step) if modulo else quotient)
 
     def _quotient(self, op: BinaryOp, x: Value, by: int, low: int, high: int) -> Result:
         """Division of values between `low` and `high`: cheaper if they are known to be positive."""

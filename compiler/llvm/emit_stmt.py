@@ -64,9 +64,9 @@ class StatementEmitter:
             match stmt:
                 case For():
                     self._loop(stmt)
-                case Store(buffer, index, value):
+                case Store(buffer, index):
                     place, offset = expressions.offset(buffer, index)
-                    memory.store(scope, place, offset, expressions.value(value))
+                    memory.store(scope, place, offset, self._stored(stmt))
                 case Accumulate():
                     self._accumulate(stmt)
                 case Let(var, value):
@@ -77,6 +77,15 @@ class StatementEmitter:
                     self._branch(stmt)
                 case _:
                     raise CompileError(f"not a statement: {stmt!r}")
+
+    def _stored(self, stmt: Store | Accumulate) -> Value:
+        """The value of a statement that writes it to its buffer."""
+        if stmt.value.dtype is not stmt.buffer.dtype:
+            raise CompileError(
+                f"{stmt.value.dtype} is written to buffer {stmt.buffer.name} of "
+                f"{stmt.buffer.dtype}: cast it"
+            )
+        return self.expressions.value(stmt.value)
 
     def _branch(self, stmt: If) -> None:
         f, condition = self.f, self.expressions.condition(stmt.condition)
@@ -117,7 +126,7 @@ class StatementEmitter:
 
     def _accumulate(self, stmt: Accumulate) -> None:
         scope, expressions = self.scope, self.expressions
-        value = expressions.value(stmt.value)
+        value = self._stored(stmt)
         place, offset = expressions.offset(stmt.buffer, stmt.index)
         if self._partials:
             for index in (stmt.index, None):

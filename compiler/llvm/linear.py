@@ -8,7 +8,7 @@ Sums and products of a form are right modulo 2^64; quotients need to know that n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import gcd
 from typing import NamedTuple
@@ -67,6 +67,22 @@ class Linear:
     def shifted(self, amount: int) -> Linear:
         """The form plus a number."""
         return Linear(self.const + amount, self.terms, self.step) if amount else self
+
+
+def weighted_sum(forms: Sequence[Linear], weights: Sequence[int]) -> Linear:
+    """The sum of each form times its weight: an offset from indices and strides."""
+    const = step = 0
+    terms: dict[str, int] = {}
+    for form, weight in zip(forms, weights, strict=True):
+        const += weight * form.const
+        step += weight * form.step
+        for name, coefficient in form.terms.items():
+            total = terms.get(name, 0) + weight * coefficient
+            if total:
+                terms[name] = total
+            else:
+                terms.pop(name, None)
+    return Linear(const, terms, step)
 
 
 class Facts(dict[str, Fact]):

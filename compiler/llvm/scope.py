@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from ..loops.ir import Buffer
@@ -34,11 +35,11 @@ class Place:
     private: int = 0
     local: bool = False
 
-    @property
+    @cached_property
     def element(self) -> Type:
         return memory_type(self.buffer.dtype)
 
-    @property
+    @cached_property
     def strides(self) -> tuple[int, ...]:
         return row_major_strides(self.buffer.shape)
 
