@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from kernels import host, run_kernel
 
+from quern.compiler.autodiff import differentiate
 from quern.compiler.driver import Options, compile_graph
 from quern.compiler.evaluate import Evaluation, evaluate
 from quern.compiler.graph import Graph, Value
@@ -149,3 +150,18 @@ def graph_of(function: Callable[..., Any], *arrays: Array) -> tuple[Graph, dict[
 def check(function: Callable[..., Any], *arrays: Array, **options: Any) -> tuple[Group, ...]:
     """`check_kernels` of a function of tensors."""
     return check_kernels(*graph_of(function, *arrays), **options)
+
+
+def trained(
+    function: Callable[..., Any], count: int, *arrays: Array
+) -> tuple[Graph, dict[str, Array]]:
+    """A function's graph with the gradients by its first `count` inputs, and feeds.
+
+    What is differentiated is the first result, weighted by random numbers.
+    """
+    graph, feeds = graph_of(function, *arrays)
+    y = graph.tensor(graph.outputs["y0"])
+    seed = graph.input(y.type, "seed")
+    feeds["seed"] = np.random.default_rng(9).standard_normal(y.shape).astype(y.dtype.numpy)
+    graph.outputs["weighted"] = (y * seed).value
+    return differentiate(graph, "weighted", [f"x{i}" for i in range(count)]), feeds

@@ -290,5 +290,5 @@ def slice_of(shape: Sequence[int], key: Sequence[slice]) -> Slice:
         indices = range(extent)[part]
         start.append(indices.start if len(indices) else 0)
         size.append(len(indices))
-        step.append(indices.step)
+        step.append(indices.step if len(indices) > 1 else 1)
     return Slice(tuple(start), tuple(size), tuple(step))
