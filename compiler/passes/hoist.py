@@ -45,9 +45,7 @@ def hoist(graph: Graph) -> Prepared:
     if not roots:
         return Prepared(graph, None)
     preparation = graph.copy()
-    preparation.outputs = {
-        f"{_PREFIX}{v}": v for name in roots for v in graph.outputs_of(name)
-    }
+    preparation.outputs = {f"{_PREFIX}{v}": v for name in roots for v in graph.outputs_of(name)}
     hoisted = set(roots)
 
     def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
@@ -59,7 +57,25 @@ def hoist(graph: Graph) -> Prepared:
                 for v, t in zip(graph.outputs_of(node.name), node.types, strict=True)
             ]
 
-    return Prepared(rewrite(graph, rule), rewrite(preparation))
+    main = rewrite(graph, rule)
+    part = _needed(preparation)
+    for node in part.leaves(State):
+        if node.name not in main:  # a run does not read it, but what is prepared follows from it
+            main.add_node(node, ())
+            main.data |= {n: a for n, a in part.data.items() if n == node.name}
+    return Prepared(main, part)
+
+
+def _needed(graph: Graph) -> Graph:
+    """What the outputs depend on, without the inputs of the graph."""
+    live = graph.live()
+    part = Graph(graph.name, outputs=graph.outputs)
+    for node in graph.nodes():
+        if node.name in live:
+            part.add_node(node, graph.inputs_of(node.name))
+            if node.name in graph.data:
+                part.data[node.name] = graph.data[node.name]
+    return part
 
 
 def _known(graph: Graph) -> set[str]:
