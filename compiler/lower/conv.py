@@ -163,13 +163,21 @@ class Gather:
 
     def part(self, slides: Sequence[Slide]) -> Part:
         """The outputs of some slides, in the cheaper form."""
-        rank = len(slides)
-        outputs = tuple(Axis(h, s.count) for h, s in zip("dhw"[-rank:], slides, strict=True))
+        outputs = self.outputs(slides)
         taps = tuple(Axis(f"k{a.name}", s.taps) for a, s in zip(outputs, slides, strict=True))
         forms = [self._form(slides, outputs, taps, outputs[-1])]
         if self.channel.extent >= self.lanes:
             forms.append(self._form(slides, outputs, taps, self.channel))
         return Part(tuple(slides), outputs, taps, min(forms, key=lambda form: form.cost))
+
+    def outputs(self, slides: Sequence[Slide]) -> tuple[Axis, ...]:
+        """The spatial axes of the result."""
+        names = "dhw"[-len(slides) :]
+        return tuple(Axis(h, s.count) for h, s in zip(names, slides, strict=True))
+
+    def store_cost(self, slides: Sequence[Slide], in_channels: bool) -> float:
+        """Instructions that storing a vector takes."""
+        return 1 if slides[-1].output[1] == 1 and not in_channels else 2 * self.lanes
 
     def _form(
         self,
@@ -178,7 +186,6 @@ class Gather:
         taps: tuple[Axis, ...],
         lane: Axis,
     ) -> Contraction:
-        contiguous = lane is outputs[-1] and slides[-1].output[1] == 1
         return Contraction(
             outputs=(self.group, self.batch, self.channel, *outputs),
             lane=lane,
@@ -192,7 +199,7 @@ class Gather:
             ),
             lanes=self.lanes,
             registers=self.binding.target.registers,
-            store=1 if contiguous else 2 * self.lanes,
+            store=self.store_cost(slides, lane is self.channel),
         )
 
     # -- operands ---------------------------------------------------------------------------------
@@ -264,10 +271,7 @@ class Gather:
     def _nest(self, part: Part, tiling: Tiling) -> ir.Block:
         """All tiles of one width: parallel loops around a row of tiles."""
         spans = {**tiling.blocks, part.form.lane: (tiling.columns,)}
-        weights = self.channel.extent * part.form.depth * self.dtype.size
-        rows = (self.batch, *part.outputs[:-1])
-        inner = (self.channel, *rows) if weights > _CACHED else (*rows, self.channel)
-        outer = [self.group, *inner]
+        outer = self.order(part, (self.batch, *part.outputs[:-1]))
         if math.prod(span.count for axis in outer for span in spans[axis][:1]) < _TASKS:
             outer.append(part.outputs[-1])
         tasks = {axis: spans[axis] for axis in outer}
@@ -277,6 +281,12 @@ class Gather:
             return over_blocks(self.binding, rest, lambda block: self._tile(part, start | block))
 
         return over_blocks(self.binding, tasks, task, LoopKind.PARALLEL)
+
+    def order(self, part: Part, rows: Sequence[Axis]) -> list[Axis]:
+        """Loops over blocks of pixels and channels: what is inner is read again and again."""
+        weights = self.channel.extent * part.form.depth * self.dtype.size
+        inner = (self.channel, *rows) if weights > _CACHED else (*rows, self.channel)
+        return [self.group, *inner]
 
     def _tile(self, part: Part, tile: Block) -> ir.Block:
         return register_tile(

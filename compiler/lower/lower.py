@@ -24,6 +24,7 @@ from ..passes.partition import Group
 from .binding import Lowered
 from .concat import lower_concat
 from .conv import lower_conv
+from .conv_pool import lower_conv_pool
 from .conv_weight import lower_conv_weight
 from .matmul import lower_matmul
 from .nest import lower_nest
@@ -58,6 +59,8 @@ def lower(graph: Graph, group: Group, target: Target) -> Lowered:
     """
     if group.anchor is None:
         return lower_nest(graph, group, target)
+    if group.pool is not None:
+        return lower_conv_pool(graph, group, target)
     node = graph.node(group.anchor)
     family = _FAMILIES.get(type(node.op))
     if family is None:

@@ -14,7 +14,7 @@ from ..ops.pool import MaxPool, MaxPoolGather, Pool
 from ..passes.partition import Group
 from ..types import DType, Shape
 from .binding import Binding, Lowered
-from .elements import Index
+from .elements import Elements, Index
 from .epilogue import store_results
 from .tile import Span
 from .windows import WindowAxis, over_parts, part_number, parts_of, window_axes
@@ -60,7 +60,7 @@ class Pooling:
         row: ir.Block = ()
         for span, touches in self._spans():
             column = self.binding.var("w")
-            body = self._window((*outer, column + span.start), touches)
+            body = self.window((*outer, column + span.start), touches)
             kind = LoopKind.SERIAL if touches else LoopKind.VECTOR
             row += (ir.For(column, span.length, body, kind, 1 if touches else lanes),)
         loops = tuple(zip(outer, self.shape[:-1], strict=True))
@@ -73,16 +73,22 @@ class Pooling:
             return [(Span(0, self.shape[-1]), False)]
         return self.axes[-1].spans
 
-    def _window(self, index: Index, touches: bool) -> ir.Block:
+    def window(self, index: Index, touches: bool) -> ir.Block:
         """One window; `touches`: whether it may touch padding along the innermost axis."""
         if isinstance(self.op, MaxPoolGather):
             return self._gather(index)
         every = [axis.has_padding for axis in self.axes[:-1]] + [touches]
         if not isinstance(self.op, MaxPool):
             return self._extremum_or_sum(index, every, ReduceOp.ADD)
-        if Value(self.result.node, 1) in self.binding.outputs:
+        if self._needs_position:
             return self._maximum_and_position(index, every)
         return self._extremum_or_sum(index, every, ReduceOp.MAX)
+
+    @cached_property
+    def _needs_position(self) -> bool:
+        group, position = self.binding.group, Value(self.result.node, 1)
+        readers = (self.binding.graph.inputs_of(name) for name in group.nodes)
+        return position in group.outputs or any(position in values for values in readers)
 
     def _extremum_or_sum(self, index: Index, touches: Sequence[bool], op: ReduceOp) -> ir.Block:
         total = self.binding.local("total", (), self.dtype, Space.REGISTER)
@@ -137,8 +143,12 @@ class Pooling:
         parts = tuple(self.binding.var("k") for _ in self.axes)
         places = (a.place(w, k) for a, w, k in zip(self.axes, index[2:], parts, strict=True))
         elements = self.binding.elements()
-        x = elements.at(self.inputs[0], (*index[:2], *places))
+        x = self.element(elements, (*index[:2], *places))
         return parts, elements.name(x, "x"), elements.take_block()
+
+    def element(self, elements: Elements, index: Index) -> Expr:
+        """The element of the input at a place."""
+        return elements.at(self.inputs[0], index)
 
     def _gather(self, index: Index) -> ir.Block:
         """The element at the position that the data name, zero where that is padding."""

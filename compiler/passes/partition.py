@@ -22,6 +22,7 @@ from enum import Enum
 from functools import cached_property
 
 from ..graph import Graph, Node, Phase, Value
+from ..lower.bands import fits_stack
 from ..ops import movement as mv
 from ..ops import pointwise as pw
 from ..ops.base import Op
@@ -200,7 +201,7 @@ class _Partition:
         self._join(draft, node)
 
     def _place_anchor(self, node: Node) -> None:
-        if isinstance(node.op, MaxPool) and self._join_pool(node):
+        if isinstance(node.op, MaxPool) and self._join_pool(node, node.op):
             return
         draft = self._new(node.types[0].shape, node.phase, anchor=node.name)
         for value in self.graph.inputs_of(node.name):
@@ -216,7 +217,7 @@ class _Partition:
             node = self.graph.producer(value)
         return value
 
-    def _join_pool(self, node: Node) -> bool:
+    def _join_pool(self, node: Node, pool: MaxPool) -> bool:
         """Puts a max-pool behind the convolution that nothing else reads."""
         (x,) = self.graph.inputs_of(node.name)
         if x.node not in self.home:
@@ -226,6 +227,8 @@ class _Partition:
         if anchor is None or not isinstance(anchor.op, Conv) or draft.pool:
             return False
         if draft.phase is not node.phase or not self._private(draft, node.name):
+            return False
+        if not fits_stack(pool.window, self.graph.type_of(x).shape[2:]):
             return False
         draft.pool = node.name
         draft.space = node.types[0].shape
