@@ -49,8 +49,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> Path:
         ArtifactError: the file cannot be written.
     """
     target = Path(path)
-    tensors = {f"state/{k}": np.ascontiguousarray(v) for k, v in checkpoint.state.items()}
-    tensors |= {f"best/{k}": np.ascontiguousarray(v) for k, v in checkpoint.best.items()}
+    tensors = {f"state/{k}": np.asarray(v, order="C") for k, v in checkpoint.state.items()}
+    tensors |= {f"best/{k}": np.asarray(v, order="C") for k, v in checkpoint.best.items()}
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -119,5 +119,5 @@ def _digest(tensors: Mapping[str, Array]) -> str:
     for name in sorted(tensors):
         array = tensors[name]
         result.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        result.update(np.ascontiguousarray(array).tobytes())
+        result.update(array.tobytes())
     return result.hexdigest()

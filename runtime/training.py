@@ -317,14 +317,15 @@ def check_state(own: Mapping[str, Array], given: Mapping[str, Array], path: str 
     """
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     if missing or unknown:
-        told = [f"it lacks {missing[0]}"] * bool(missing)
-        told += [f"{unknown[0]} is not known here"] * bool(unknown)
+        told = [f"it lacks {name}" for name in missing[:1]]
+        told += [f"{name} is not known here" for name in unknown[:1]]
         raise TrainingError(f"{path} is of another network or optimizer: {' and '.join(told)}")
-    for name, array in given.items():
-        if array.shape != own[name].shape or array.dtype != own[name].dtype:
+    for name, array in own.items():
+        there = given[name]
+        if array.shape != there.shape or array.dtype != there.dtype:
             raise TrainingError(
                 f"{path} is of another network: there {name} is "
-                f"{array.dtype}{list(array.shape)}, here {own[name].dtype}{list(own[name].shape)}"
+                f"{there.dtype}{list(there.shape)}, here {array.dtype}{list(array.shape)}"
             )
 
 

@@ -38,9 +38,11 @@ class Signature:
     @staticmethod
     def of(model: Module, inputs: Inputs) -> Signature:
         """What the data is for a model; one array is its first argument."""
-        if isinstance(inputs, Mapping):
-            return Signature(tuple((k, row_of(v)) for k, v in inputs.items()), False)
         names = list(inspect.signature(model.forward).parameters)
+        if isinstance(inputs, Mapping):
+            # In the order of the arguments, which is that of a traced call's inputs.
+            order = sorted(inputs, key=lambda k: names.index(k) if k in names else len(names))
+            return Signature(tuple((k, row_of(inputs[k])) for k in order), False)
         return Signature(((names[0] if names else "input", row_of(inputs)),), True)
 
     def arrays(self, inputs: Inputs) -> list[Array]:

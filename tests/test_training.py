@@ -1,0 +1,447 @@
+"""Training modules: what a step does, what a run reports, and that nothing depends on chance."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import quern as qn
+from quern import nn, optim
+from quern.compiler.errors import DataError, ShapeError, TrainingError, UsageError
+from quern.compiler.tensor import Tensor
+from quern.runtime.data import Batches, Splits, from_arrays
+from quern.runtime.training import EarlyStopping, Run
+
+Array = np.ndarray[Any, Any]
+
+
+def spirals(rows: int = 96, seed: int = 0) -> tuple[Array, Array]:
+    """Three classes of points in the plane that no line separates."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, rows)
+    radius = rng.uniform(0.1, 1.0, rows)
+    angle = 4 * radius + labels * 2 * np.pi / 3
+    points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+    return points.astype(np.float32), labels
+
+
+def small_net(seed: int = 0) -> nn.Sequential:
+    qn.manual_seed(seed)
+    return nn.Sequential(nn.Linear(2, 24), nn.ReLU(), nn.Linear(24, 3))
+
+
+def stateful_net(seed: int = 0) -> nn.Sequential:
+    """Everything that keeps state of its own: batch norm, dropout, weights."""
+    qn.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(2, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.2), nn.Linear(24, 3)
+    )
+
+
+def trainer(model: nn.Module | None = None, **options: Any) -> qn.Trainer:
+    options = {"loss": "cross_entropy", "optimizer": optim.SGD(0.5), **options}
+    return qn.Trainer(model or small_net(), **options)
+
+
+def contents(module: nn.Module) -> dict[str, Array]:
+    return {name: array.copy() for name, array in module.state_dict().items()}
+
+
+def assert_same_bits(a: dict[str, Array], b: dict[str, Array]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+class TestStep:
+    def test_a_step_of_gradient_descent_is_the_one_of_the_books(self) -> None:
+        rng = np.random.default_rng(1)
+        x, y = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=(5, 2))
+        layer = nn.Linear(3, 2)
+        w, b = (array.astype(np.float64) for array in contents(layer).values())
+        values = qn.Trainer(layer, loss="mse", optimizer=optim.SGD(0.1)).step(x, y)
+        error = x @ w.T + b - y
+        assert values == {"loss": pytest.approx(np.mean(error**2), rel=1e-6)}
+        assert_allclose(layer.weight.data, w - 0.1 * (2 / 10) * error.T @ x, rtol=1e-5, atol=1e-7)
+        assert_allclose(layer.bias.data, b - 0.1 * (2 / 10) * error.sum(0), rtol=1e-5, atol=1e-7)
+
+    def test_accuracy_is_reported_where_targets_are_classes(self) -> None:
+        x, y = spirals()
+        model = small_net()
+        values = trainer(model).step(x, y)
+        assert set(values) == {"loss", "accuracy"}
+        assert 0 <= values["accuracy"] <= 1
+
+    def test_losses_add_up_and_are_reported_one_by_one(self) -> None:
+        def size(outputs: Tensor, target: Tensor) -> Tensor:
+            return (outputs * outputs).mean()
+
+        x, y = spirals()
+        values = trainer(loss={"classes": nn.CrossEntropyLoss(), "size": size}).step(x, y)
+        assert values["loss"] == pytest.approx(values["classes"] + values["size"], rel=1e-6)
+        listed = trainer(loss=["cross_entropy", size]).step(x, y)
+        assert listed["loss"] == values["loss"]
+        assert {"cross_entropy", "size"} < listed.keys()
+
+    def test_metrics_of_ones_own_are_reported(self) -> None:
+        def largest(outputs: Tensor, target: Tensor) -> Tensor:
+            return outputs.max()
+
+        x, y = spirals()
+        assert trainer(metrics={"largest": largest}).step(x, y).keys() == {"loss", "largest"}
+        assert trainer(metrics=()).step(x, y).keys() == {"loss"}
+
+    def test_inputs_by_name_reach_the_arguments_of_forward(self) -> None:
+        class Difference(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(np.float32(1.0))
+
+            def forward(self, plus: Tensor, minus: Tensor) -> Tensor:
+                return (plus - minus) * self.scale
+
+        model = Difference()
+        inputs = {"minus": np.full((4, 1), 1.0), "plus": np.full((4, 1), 3.0)}
+        own = qn.Trainer(model, loss="mse", optimizer=optim.SGD(0.1))
+        assert own.step(inputs, np.zeros((4, 1)))["loss"] == pytest.approx(4.0)
+        assert model.scale.data == pytest.approx(1.0 - 0.1 * 2 * 2 * 2)
+        assert_allclose(own.predict(inputs), np.full((4, 1), 2 * model.scale.data), rtol=1e-6)
+        with pytest.raises(UsageError, match="does not take the inputs minus"):
+            own.step({"minus": np.ones((4, 1))}, np.zeros((4, 1)))
+
+    def test_frozen_parameters_stay_and_thawed_ones_move(self) -> None:
+        x, y = spirals()
+        model = small_net()
+        model[0].requires_grad_(False)
+        own = trainer(model)
+        before = contents(model)
+        own.step(x, y)
+        assert_array_equal(model[0].weight.data, before["0.weight"])
+        assert not np.array_equal(model[2].weight.data, before["2.weight"])
+        model[0].requires_grad_(True)
+        own.step(x, y)
+        assert not np.array_equal(model[0].weight.data, before["0.weight"])
+
+    def test_contents_that_are_loaded_into_the_module_are_trained_on(self) -> None:
+        x, y = spirals()
+        first, second = small_net(1), small_net(2)
+        own = trainer(first, optimizer=optim.SGD(0.1))
+        own.step(x, y)
+        first.load_state_dict(second.state_dict())
+        assert_same_bits(contents(first), contents(second))
+        own.evaluate((x, y))
+        other = trainer(second, optimizer=optim.SGD(0.1))
+        other.evaluate((x, y))
+        assert own.evaluate((x, y)) == other.evaluate((x, y))
+        first.load_state_dict(small_net(3).state_dict())
+        assert own.evaluate((x, y)) != other.evaluate((x, y))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"loss": "cross"}, "there is no loss 'cross'"),
+            ({"loss": 3}, "3 is no loss"),
+            ({"loss": []}, "at least one loss"),
+            ({"optimizer": 0.1}, "no optimizer"),
+            ({"metrics": ["speed"]}, "there is no metric 'speed'"),
+        ],
+    )
+    def test_what_cannot_be_trained_with_is_refused(
+        self, options: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(UsageError, match=message):
+            trainer(**options)
+
+    def test_a_loss_that_is_no_number_is_refused_by_name(self) -> None:
+        with pytest.raises(ShapeError, match=r"cross_entropy.*float32\[96\].*one float"):
+            trainer(loss=nn.CrossEntropyLoss(reduction="none")).step(*spirals())
+
+
+class TestFit:
+    def test_it_learns(self) -> None:
+        own = trainer(stateful_net(), optimizer=optim.Adam(0.01))
+        own.fit(spirals(512), epochs=40, batch_size=32, quiet=True)
+        assert own.evaluate(spirals(200, seed=1))["accuracy"] > 0.95
+
+    def test_every_epoch_is_recorded(self) -> None:
+        rate = optim.StepLR(6, gamma=0.5)
+        own = trainer(optimizer=optim.SGD(0.1, schedule=rate))
+        history = own.fit(spirals(), epochs=2, batch_size=16, validation=spirals(50, 1), quiet=True)
+        assert [(r["epoch"], r["step"]) for r in history] == [(1, 6), (2, 12)]
+        assert history[1].keys() == {
+            *("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"),
+            *("learning_rate", "samples_per_second", "seconds"),
+        }
+        assert [r["learning_rate"] for r in history] == [0.1, 0.05]
+
+    def test_the_recorded_loss_is_the_mean_of_the_steps(self) -> None:
+        x, y = spirals(64)
+        history = trainer().fit((x, y), epochs=1, batch_size=16, quiet=True)
+        other = trainer()
+        batches = Batches(from_arrays(x, y), 16, shuffle=True, drop_last=True)
+        steps = [other.step(b.inputs, b.targets) for b in batches.batches(0)]
+        assert history[0]["loss"] == pytest.approx(np.mean([s["loss"] for s in steps]), rel=1e-12)
+
+    def test_data_comes_in_many_forms(self) -> None:
+        x, y = spirals(48)
+        data = from_arrays(x.astype(np.float64), y)
+        forms: list[Any] = [
+            *((x, y), data),
+            *(Splits(data, data), Batches(data, 16, shuffle=True, drop_last=True)),
+        ]
+        results = []
+        for form in forms:
+            model = small_net()
+            trainer(model).fit(form, steps=4, batch_size=16, quiet=True)
+            results.append(contents(model))
+        for result in results[1:]:
+            assert_same_bits(results[0], result)
+
+    def test_transforms_apply_to_training_alone(self) -> None:
+        seen = []
+
+        def transform(x: Any, y: Array, rng: np.random.Generator) -> tuple[Any, Array]:
+            seen.append(len(x))
+            return x + rng.normal(size=x.shape), y
+
+        own = trainer()
+        own.fit(spirals(32), steps=2, batch_size=16, transform=transform, quiet=True)
+        count = len(seen)
+        own.evaluate(spirals(32))
+        assert len(seen) == count >= 2
+
+    def test_data_that_does_not_fit_is_refused(self) -> None:
+        own = trainer()
+        with pytest.raises(UsageError, match="cannot take rows from list"):
+            own.fit([1, 2], quiet=True)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="as many rows"):
+            own.fit((np.zeros((3, 2)), np.zeros(4)), quiet=True)
+        with pytest.raises(ShapeError, match="0"):
+            own.fit((np.zeros((8, 5), np.float32), np.zeros(8, np.int64)), quiet=True)
+
+    def test_callbacks_see_every_step_and_may_end_the_run(self) -> None:
+        steps = []
+
+        def watch(run: Run) -> bool:
+            steps.append((run.epoch, run.batch, run.step))
+            return run.step == 5
+
+        trainer().fit(spirals(64), epochs=9, batch_size=16, callbacks=[watch], quiet=True)
+        assert steps == [(0, 1, 1), (0, 2, 2), (0, 3, 3), (0, 4, 4), (1, 0, 4), (1, 1, 5)]
+
+    def test_early_stopping_ends_the_run_and_goes_back_to_the_best_epoch(self) -> None:
+        model = small_net()
+        best: list[dict[str, Array]] = []
+
+        def watch(run: Run) -> None:
+            if run.batch == 0:
+                best.append(contents(model))
+
+        def worse(outputs: Tensor, target: Tensor) -> Tensor:
+            return -(outputs * outputs).mean()
+
+        history = trainer(model, metrics={"worse": worse}).fit(
+            spirals(64),
+            epochs=20,
+            batch_size=32,
+            validation=spirals(64, 1),
+            early_stopping=EarlyStopping(3, monitor="val_worse", mode="max", min_delta=1e-3),
+            callbacks=[watch],
+            quiet=True,
+        )
+        values = [r["val_worse"] for r in history]
+        assert len(history) < 20
+        assert max(values[-3:]) <= max(values[:-3]) + 1e-3
+        assert_same_bits(contents(model), best[len(history) - 4])
+
+    def test_early_stopping_says_what_it_could_look_at(self) -> None:
+        rule = EarlyStopping(monitor="val_accuracy")
+        with pytest.raises(UsageError, match="'val_accuracy'; there is epoch, step, loss"):
+            trainer().fit(spirals(64), early_stopping=rule, quiet=True)
+        with pytest.raises(UsageError, match="patience is at least 1"):
+            EarlyStopping(patience=0)
+
+
+class TestEvaluation:
+    def test_rows_that_fill_up_the_last_batch_do_not_count(self) -> None:
+        x, y = spirals(37)
+        model = small_net().eval()
+        own = trainer(model)
+        logits = own.predict(x, batch_size=16)
+        assert logits.shape == (37, 3)
+        assert_allclose(logits, model(x), rtol=1e-4, atol=1e-6)
+        z = logits.astype(np.float64)
+        losses = np.log(np.exp(z).sum(1)) - z[np.arange(37), y]
+        for batch_size in (1, 8, 16, 37, 64):
+            values = own.evaluate((x, y), batch_size)
+            assert values["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+            assert values["accuracy"] == pytest.approx((z.argmax(1) == y).mean(), rel=1e-6)
+
+    def test_it_changes_nothing(self) -> None:
+        model = stateful_net()
+        own = trainer(model)
+        own.step(*spirals())
+        before = contents(model)
+        own.evaluate(spirals())
+        own.predict(spirals()[0])
+        assert_same_bits(before, contents(model))
+
+    def test_it_sees_what_training_has_changed(self) -> None:
+        x, y = spirals()
+        model = stateful_net()
+        own = trainer(model, optimizer=optim.SGD(0.1))
+        for _ in range(3):
+            own.step(x, y)
+            assert_allclose(own.predict(x), model.eval()(x), rtol=1e-4, atol=1e-5)
+
+    def test_outputs_keep_their_structure(self) -> None:
+        class Both(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(2, 3)
+
+            def forward(self, x: Tensor) -> dict[str, Tensor]:
+                y = self.layer(x)
+                return {"logits": y, "squares": y * y}
+
+        def loss(outputs: dict[str, Tensor], target: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(outputs["logits"], target)
+
+        x, y = spirals(10)
+        own = trainer(Both(), loss=loss)
+        own.fit((x, y), batch_size=4, quiet=True)
+        found = own.predict(x, batch_size=4)
+        assert_array_equal(found["squares"], found["logits"] ** 2)
+        assert own.evaluate((x, y), 4).keys() == {"loss", "accuracy"}
+
+    def test_an_executable_for_inference_has_the_trained_weights(self, tmp_path: Path) -> None:
+        x, y = spirals(16)
+        own = trainer()
+        with pytest.raises(UsageError, match="shapes are not known"):
+            own.executable()
+        own.fit((x, y), epochs=2, batch_size=8, quiet=True)
+        one = own.executable()
+        assert_array_equal(one(x[:1]), own.predict(x[:1]))
+        path = own.save(tmp_path / "net.qn", batch_size=16)
+        assert path.stat().st_size > 0
+
+
+class TestSameBits:
+    @pytest.mark.parametrize("optimizer", [optim.SGD(0.05, momentum=0.9), optim.Adam(0.01)])
+    def test_50_steps_on_1_and_on_2_threads(self, optimizer: optim.Optimizer) -> None:
+        results = []
+        for threads in (1, 2):
+            model = stateful_net()
+            own = trainer(model, optimizer=optimizer, threads=threads, seed=3)
+            own.fit(spirals(), steps=50, batch_size=32, quiet=True)
+            results.append(contents(model))
+        assert_same_bits(*results)
+
+    def test_seeds_make_a_difference(self) -> None:
+        results = []
+        for seed in (0, 1):
+            model = small_net()
+            trainer(model, seed=seed).fit(spirals(), steps=3, batch_size=32, quiet=True)
+            results.append(contents(model))
+        assert not np.array_equal(results[0]["0.weight"], results[1]["0.weight"])
+
+
+class TestNotFinite:
+    @staticmethod
+    def root(outputs: Tensor, target: Tensor) -> Tensor:
+        return (outputs - target).sqrt().mean()
+
+    def test_a_loss_that_is_nan_stops_training_where_it_was_finite_last(self) -> None:
+        x, y = spirals(32)
+        x[20, 1] = np.inf
+        model = small_net()
+        own = trainer(model, seed=1)
+        before: list[dict[str, Array]] = [contents(model)]
+        with pytest.raises(TrainingError) as caught:
+            own.fit(
+                Batches(from_arrays(x, y), 8),
+                callbacks=[lambda run: before.append(contents(model))],
+                quiet=True,
+            )
+        assert len(before) == 3
+        assert_same_bits(before[-1], contents(model))
+        message = str(caught.value)
+        assert "the loss is nan in step 3 (epoch 1, batch 3)" in message
+        assert "the first such value is input (" in message
+        assert "which is given: 1 of 16 elements are not finite (inf)" in message
+
+    def test_the_first_node_is_named_with_its_line(self) -> None:
+        model = nn.Linear(1, 1)
+        model.load_state_dict({"weight": [[1.0]], "bias": [0.0]})
+        own = qn.Trainer(model, loss=self.root, optimizer=optim.SGD(0.1))
+        with pytest.raises(TrainingError, match=r"sqrt \(.*test_training.py:\d+\), Sqrt of finite"):
+            own.step(np.array([[1.0], [-1.0]]), np.zeros((2, 1)))
+        assert model.weight.data == 1.0
+
+    def test_a_gradient_that_is_not_finite_does_not_ruin_the_model(self) -> None:
+        model = nn.Linear(1, 1)
+        model.load_state_dict({"weight": [[1.0]], "bias": [0.0]})
+        own = qn.Trainer(model, loss=self.root, optimizer=optim.Adam(0.1))
+        with pytest.raises(TrainingError, match=r"a gradient is not finite in step 1.*grad\.sqrt"):
+            own.step(np.array([[4.0], [0.0]]), np.zeros((2, 1)))
+        assert own.step(np.array([[4.0], [9.0]]), np.zeros((2, 1)))["loss"] == pytest.approx(2.5)
+
+
+class TestWhatIsSeen:
+    def test_plain_lines_where_there_is_no_terminal(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        trainer().fit(spirals(), epochs=2, validation=spirals(20, 1))
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.partition(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+        assert all("accuracy" in line and "samples/s" in line for line in lines)
+
+    def test_nothing_when_quiet(self, capsys: pytest.CaptureFixture[str]) -> None:
+        trainer().fit(spirals(), quiet=True)
+        assert capsys.readouterr().out == ""
+
+    def test_a_bar_in_a_terminal(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr("quern.runtime.progress._REFRESH_SECONDS", 0.0)
+        trainer().fit(spirals(), epochs=2, batch_size=16)
+        shown = capsys.readouterr().out
+        assert "epoch 2/2" in shown
+        assert "12/12" in shown
+        assert "loss" in shown
+
+    def test_logs_have_a_line_for_every_epoch(self, tmp_path: Path) -> None:
+        data, names = spirals(), ("run.csv", "run.jsonl")
+        table, lines = (tmp_path / name for name in names)
+        history = trainer().fit(data, epochs=3, log=table, quiet=True)
+        with table.open() as file:
+            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        assert rows == [dict(r) for r in history]
+        history = trainer().fit(data, epochs=3, log=lines, quiet=True)
+        assert [json.loads(line) for line in lines.read_text().splitlines()] == history
+
+    def test_a_new_run_puts_the_log_of_an_old_one_aside(self, tmp_path: Path) -> None:
+        for _ in range(3):
+            trainer().fit(spirals(), epochs=1, log=tmp_path / "run.csv", quiet=True)
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == ["run.1.csv", "run.2.csv", "run.csv"]
+
+    def test_a_log_of_another_kind_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"end in \.csv or \.jsonl"):
+            trainer().fit(spirals(), log=tmp_path / "run.txt", quiet=True)
+
+
+def test_digits_by_name_have_their_own_test_part() -> None:
+    pytest.importorskip("sklearn")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    own = trainer(model)
+    history = own.fit("digits", epochs=1, quiet=True)
+    assert history[0]["val_accuracy"] == own.evaluate("digits")["accuracy"]
