@@ -187,13 +187,15 @@ class _Scope:
     draw: st.DrawFn
     variables: tuple[Var, ...] = ()
     count: int = 0
-
-    def choose(self, *choices: object) -> object:
-        return self.draw(st.sampled_from(choices))
+    loads: bool = True
 
     def index(self, depth: int = 2) -> Expr:
         """An int64 expression."""
-        kind = self.draw(st.integers(0, 9)) if depth else self.draw(st.integers(0, 1))
+        kind = (
+            self.draw(st.integers(0, 9 if self.loads else 8))
+            if depth
+            else self.draw(st.integers(0, 1))
+        )
         if kind == 0 or (kind == 1 and not self.variables):
             return ir.index(self.draw(st.integers(-3, 6)))
         if kind == 1:
@@ -289,6 +291,20 @@ def random_kernels(draw: st.DrawFn) -> Kernel:
     kind = draw(st.sampled_from([SERIAL, PARALLEL, VECTOR]))
     body = scope.block(2)
     return Kernel("random", (*READ, *WRITTEN), ir.loop_nest(tuple(variables), body, kind))
+
+
+@st.composite
+def guarded_indices(draw: st.DrawFn) -> tuple[Kernel, Kernel]:
+    """An index under a condition, for all a and b: used as one, and written down."""
+    loops = tuple((Var(name), draw(st.integers(1, 6))) for name in "ab")
+    scope = _Scope(draw, tuple(var for var, _ in loops), loads=False)
+    condition, place = scope.condition(2), scope.index(3)
+    x = Buffer("x", (1,), I64)
+    y = Buffer("y", tuple(extent for _, extent in loops), I64)
+    uses = Store(x, (place,), number(1, I64))
+    writes = Store(y, tuple(var for var, _ in loops), place)
+    used, written = (ir.loop_nest(loops, (If(condition, (s,)),)) for s in (uses, writes))
+    return Kernel("used", (x,), used), Kernel("written", (y,), written)
 
 
 @st.composite

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..errors import CompileError
 from .access import Access, Accesses, collect
+from .facts import DEPTH
 from .ir import Kernel
 from .printer import print_access, print_expr
 
@@ -39,7 +40,7 @@ def prove(kernel: Kernel, accesses: Accesses | None = None) -> None:
 
 
 def _complaint(kernel: Kernel, access: Access, axis: int) -> str:
-    low, high = access.facts.interval(access.forms[axis])
+    low, high = access.facts.interval(access.forms[axis], DEPTH)
     place = print_access(access.buffer, access.index)
     return (
         f"kernel {kernel.name}: {access.kind.value} {place} may be outside of "

@@ -135,7 +135,7 @@ class Evaluator:
             facts = self.facts.assume(case)
             if facts.impossible:
                 return b if side is a else a
-            interval = facts.interval(side)
+            interval = facts.interval(side, 2)
             if not fits(interval, whole):
                 return self.algebra.root(*whole)
             sides.append(side)

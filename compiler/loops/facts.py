@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from .affine import Algebra, Form, Interval, Kind, Known, fits
 
-_DEPTH = 5
+# How many facts and atoms are combined for a bound: a glance, and as many as are of any use.
+GLANCE, DEPTH = 1, 5
 _BUDGET = 400
 _NOTHING: Known = ()
 
@@ -28,7 +29,7 @@ class Facts:
     def __init__(self, algebra: Algebra, known: Known = ()) -> None:
         self.algebra = algebra
         self.known = known
-        self._intervals: dict[Form, Interval] = {}
+        self._intervals: dict[tuple[Form, int], Interval] = {}
         self._atoms: dict[int, Interval] = {}
         self._cases: dict[Known, Facts] = {}
         self._budget = 0
@@ -45,24 +46,27 @@ class Facts:
 
     @property
     def impossible(self) -> bool:
-        """Whether the facts are known to contradict each other: the place is never reached."""
+        """Whether the facts plainly contradict each other: the place is never reached."""
         return any(self.interval(form)[1] < 0 for form in self.known)
 
     def inside(self, form: Form, low: int, high: int) -> bool:
         """Whether the form is known to be in [low, high]."""
-        return fits(self.algebra.box(form), (low, high)) or fits(self.interval(form), (low, high))
+        outer = low, high
+        return fits(self.algebra.box(form), outer) or any(
+            fits(self.interval(form, depth), outer) for depth in (GLANCE, 2, 3, DEPTH)
+        )
 
-    def interval(self, form: Form) -> Interval:
+    def interval(self, form: Form, depth: int = GLANCE) -> Interval:
         """The smallest interval found for a form; empty (low > high) if facts contradict."""
-        found = self._intervals.get(form)
+        found = self._intervals.get((form, depth))
         if found is None:
             if form.is_known:
                 return form.const, form.const
             self._budget = _BUDGET
-            low = self._lower(form, self.known, _DEPTH)
+            low = self._lower(form, self.known, depth)
             self._budget = _BUDGET
-            high = -self._lower(form.times(-1), self.known, _DEPTH)
-            found = self._intervals[form] = (low, high)
+            high = -self._lower(form.times(-1), self.known, depth)
+            found = self._intervals[form, depth] = (low, high)
         return found
 
     def _lower(self, form: Form, facts: Known, depth: int) -> int:
@@ -139,8 +143,8 @@ class Facts:
             budget, self._budget = self._budget, _BUDGET
             one = Form(0, ((t, 1),))
             for fact in self.known:
-                low = max(low, self._lower_by_fact(one, fact, self.known, 2, low))
-                high = min(high, -self._lower_by_fact(one.times(-1), fact, self.known, 2, -high))
+                low = max(low, self._lower_by_fact(one, fact, self.known, 1, low))
+                high = min(high, -self._lower_by_fact(one.times(-1), fact, self.known, 1, -high))
             self._budget = budget
             found = self._atoms[t] = (low, high)
         return found
@@ -164,7 +168,7 @@ class Facts:
 
     def _plain(self, form: Form) -> Interval:
         budget, self._budget = self._budget, _BUDGET
-        low = self._lower(form, self.known, 2)
-        high = -self._lower(form.times(-1), self.known, 2)
+        low = self._lower(form, self.known, 1)
+        high = -self._lower(form.times(-1), self.known, 1)
         self._budget = budget
         return low, high
