@@ -267,6 +267,7 @@ def register_tile(
     multiply: Callable[[Place], Expr],
     write: Callable[[Expr, Place], ir.Block],
     summed: Mapping[Axis, tuple[Expr, int]] | None = None,
+    exact: bool = False,
 ) -> ir.Block:
     """The results of one tile.
 
@@ -278,6 +279,7 @@ def register_tile(
         multiply: the product at a place along all axes.
         write: what is done with a result, given its place.
         summed: start and length along summed axes that are not summed as a whole.
+        exact: whether factors may not be asked for beyond the tile, to fill the last vector.
     """
     lane = binding.var("v")
     rows = [(axis, binding.var(axis.name)) for axis in form.rows if tile.length[axis] > 1]
@@ -287,7 +289,7 @@ def register_tile(
         number = number * extent + var
     width = tile.length[form.lane]
     count = math.prod(extent for _, extent in loops)
-    computed = Columns(form.whole(width), form.lanes, dtype)
+    computed = Columns(width if exact else form.whole(width), form.lanes, dtype)
     stored = Columns(width, form.lanes, dtype)
     sums = binding.local("tile", (count, computed.width), dtype, Space.REGISTER)
     place = {axis: tile.start[axis] for axis in form.outputs}

@@ -162,7 +162,7 @@ class WeightGradient:
             self.shape,
             shared=self.depth,
             whole=self.taps,
-            folded=not self.in_channels,
+            folded=None if self.in_channels else (self.vectors, self._last),
             multiply=self._multiply,
             index=self._index,
             store=lambda x, index: store_results(self.binding, {self.result: x}, index),
@@ -170,22 +170,21 @@ class WeightGradient:
         way = "channels" if self.in_channels else "pixels"
         return self.binding.finish(body, f"direct {self.form.size}, {way}")
 
+    @property
+    def _last(self) -> int:
+        """Pixels in the last vector of a row."""
+        return self.pixels[-1].extent - (self.vectors.extent - 1) * self.pixel.extent
+
     # -- operands ---------------------------------------------------------------------------------
 
     def _read_operands(self) -> ir.Block:
         """Makes x and dy readable as the tiles read them."""
         x, dy = self.operands
-        counts = [axis.extent for axis in self.pixels]
-        if not self.in_channels:
-            counts[-1] = self.form.whole(counts[-1])
-        reads = [slide.reads(count) for slide, count in zip(self.slides, counts, strict=True)]
-        copy, self._x = padded(self.binding, x, reads)
-        if self.in_channels:
-            return copy + self._pack(dy)
-        other, self._dy = padded(self.binding, dy, [(0, count) for count in counts])
-        return copy + other
+        body, self._x = padded(self.binding, x, [slide.reads(slide.count) for slide in self.slides])
+        self._dy = reader(self.binding, dy)
+        return body + self._pack() if self.in_channels else body
 
-    def _pack(self, dy: Value) -> ir.Block:
+    def _pack(self) -> ir.Block:
         """Dy as [group][panel][n][*o][column]."""
         form, channels = self.form, self.channel.extent
         width = min(form.panel, form.whole(channels))
@@ -199,9 +198,9 @@ class WeightGradient:
             at = tuple(var for var, _ in pixel)
             number = panel + span.start // form.panel
             channel = group * channels + number * form.panel + lane
-            x = reader(self.binding, dy)((sample, channel, *at))
+            dy = self._dy((sample, channel, *at))
             row = store_lanes(
-                self._packed, (group, number, sample, *at), lane, span.length, x, form
+                self._packed, (group, number, sample, *at), lane, span.length, dy, form
             )
             nest = ((group, self.group.extent), (panel, span.count), (sample, self.batch.extent))
             body += ir.loop_nest(

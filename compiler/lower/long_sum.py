@@ -9,9 +9,9 @@ and the partial sums are added in order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
@@ -42,7 +42,8 @@ class LongSum:
         shape: of the result.
         shared: an output axis of which several blocks walk the same terms.
         whole: output axes that do so as a whole, if there is room.
-        folded: whether the lanes belong to one result, and are added at the end.
+        folded: a summed axis whose terms are dealt out to the lanes, which are added at the end,
+            and how many lanes its last place has terms for.
         multiply: the product at a place, in a task.
         index: where in the result the sum for a place belongs.
         store: stores a result.
@@ -54,7 +55,7 @@ class LongSum:
     shape: Shape
     shared: Axis
     whole: tuple[Axis, ...]
-    folded: bool
+    folded: tuple[Axis, int] | None
     multiply: Callable[[Block, Place], Expr]
     index: Callable[[Place], Index]
     store: Callable[[Expr, Index], ir.Block]
@@ -81,7 +82,9 @@ class LongSum:
 
     @cached_property
     def longest(self) -> Axis:
-        return max(self.form.summed, key=lambda axis: axis.extent)
+        """The summed axis that is split; not one whose last place is different."""
+        axes = [axis for axis in self.form.summed if not self.folded or axis is not self.folded[0]]
+        return max(axes, key=lambda axis: axis.extent)
 
     @cached_property
     def partial(self) -> Buffer | None:
@@ -114,7 +117,7 @@ class LongSum:
             )
             return (ir.Accumulate(sums, index, ReduceOp.ADD, x),)
 
-        def terms(block: Block) -> ir.Block:
+        def terms(block: Block, *, lanes: int) -> ir.Block:
             ranges = {axis: (block.start[axis], block.length[axis]) for axis in self.form.summed}
 
             def tile(part: Block) -> ir.Block:
@@ -122,30 +125,41 @@ class LongSum:
                     self.binding,
                     self.form,
                     self.dtype,
-                    task | part,
+                    Block(task.start, {**task.length, self.form.lane: lanes}) | part,
                     lambda place: self.multiply(task, place),
                     add,
                     ranges,
+                    exact=self.folded is not None,
                 )
 
             return over_blocks(self.binding, plan.tiles(task), tile, origin=task.start)
 
-        blocks = self._term_blocks(task)
-        return (
-            ir.Alloc(sums),
-            *self._clear(sums),
-            *over_blocks(self.binding, blocks, terms, origin=task.start),
-            *self._finish(plan, task, sums),
-        )
+        body: ir.Block = ()
+        for spans, lanes in self._terms(task):
+            body += over_blocks(self.binding, spans, partial(terms, lanes=lanes), origin=task.start)
+        return (ir.Alloc(sums), *self._clear(sums), *body, *self._finish(plan, task, sums))
 
-    def _term_blocks(self, task: Block) -> dict[Axis, list[Span]]:
-        """The summed axes in blocks of a few hundred terms."""
+    def _terms(self, task: Block) -> Iterator[tuple[dict[Axis, list[Span]], int]]:
+        """Blocks of a few hundred terms, and how many lanes have any."""
+        width = task.length[self.form.lane]
+        if self.folded is None:
+            yield self._term_blocks(task, {}), width
+            return
+        axis, rest = self.folded
+        whole = axis.extent - (rest < width)
+        if whole:
+            yield self._term_blocks(task, {axis: Span(0, whole)}), width
+        if whole < axis.extent:
+            yield self._term_blocks(task, {axis: Span(whole, 1)}), rest
+
+    def _term_blocks(self, task: Block, parts: Mapping[Axis, Span]) -> dict[Axis, list[Span]]:
         spans: dict[Axis, list[Span]] = {}
         room = _TERMS
         for axis in reversed(self.form.summed):
-            extent = task.length.get(axis, axis.extent)
-            spans[axis] = balanced(extent, min(extent, room) or 1)
-            room = -(-room // max(extent, 1))
+            part = parts.get(axis, Span(0, task.length.get(axis, axis.extent)))
+            blocks = balanced(part.length, min(part.length, room) or 1)
+            spans[axis] = [replace(span, start=span.start + part.start) for span in blocks]
+            room = -(-room // max(part.length, 1))
         return dict(reversed(spans.items()))
 
     def _clear(self, sums: Buffer) -> ir.Block:
@@ -170,7 +184,7 @@ class LongSum:
         for axis, var in zip(plan.held, at, strict=True):
             place[axis] = task.start.get(axis, ir.index(0)) + var
         width = task.length[self.form.lane]
-        if self.folded:
+        if self.folded is not None:
             total = self.binding.local("total", (), self.dtype, Space.REGISTER)
             add = ir.Accumulate(total, (), ReduceOp.ADD, ir.Load(sums, (*at, lane)))
             body: ir.Block = (

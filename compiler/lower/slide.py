@@ -69,11 +69,14 @@ def forward_slides(window: Window, spatial: Shape) -> tuple[Slide, ...]:
 
 
 def transposed_slides(window: Window, spatial: Shape) -> tuple[tuple[Slide, ...], ...]:
-    """The slides along each axis of the transpose of a convolution, which gives `spatial`."""
+    """The slides along each axis of the transpose of a convolution, which gives `spatial`.
+
+    There is at least one for each axis, even if it has no outputs.
+    """
     return tuple(
         tuple(
             _remainder(rest, extent, kernel, stride, low, dilation)
-            for rest in range(min(stride, extent))
+            for rest in range(max(1, min(stride, extent)))
         )
         for extent, kernel, stride, (low, _), dilation in zip(
             spatial, window.kernel, window.stride, window.padding, window.dilation, strict=True
