@@ -34,6 +34,7 @@ class Elements:
     Attributes:
         graph: the graph.
         memory: values that are in memory.
+        held: values that are in memory where the loops stand, but not yet at other places.
         given: values computed by the kernel's loops, at the place where the loops stand.
         shapes: shapes under which values are indexed where that is not their own.
         block: statements that name what has been computed; the kernel puts them in its loop body.
@@ -45,7 +46,9 @@ class Elements:
     shapes: dict[Value, Shape] = field(default_factory=dict)
     block: list[ir.Stmt] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    held: dict[Value, Buffer] = field(default_factory=dict)
     _known: dict[tuple[Value, Index], Expr] = field(default_factory=dict)
+    _elsewhere: Elements | None = None
 
     def inner(self) -> Elements:
         """The same elements for a loop inside of this one: what is known here is known there."""
@@ -56,17 +59,28 @@ class Elements:
             dict(self.shapes),
             [],
             self.names,
+            dict(self.held),
             dict(self._known),
         )
 
-    def hold(self, value: Value, buffer: Buffer, shape: Shape) -> None:
-        """From here on the value is in memory, indexed by `shape`."""
-        self.memory[value] = buffer
-        self.shapes[value] = shape
+    def elsewhere(self) -> Elements:
+        """Elements at other places than where the loops stand: moves read from there."""
+        if not self.given and not self.held:
+            return self
+        if self._elsewhere is None:
+            self._elsewhere = Elements(
+                self.graph, self.memory, {}, self.shapes, self.block, self.names
+            )
+        return self._elsewhere
+
+    def hold(self, value: Value, buffer: Buffer) -> None:
+        """From here on the value is in memory, where the loops stand."""
+        self.held[value] = buffer
 
     def shape(self, value: Value) -> Shape:
         """The shape a value is indexed by."""
-        found = self.shapes.get(value)
+        held = self.held.get(value)
+        found = self.shapes.get(value) if held is None else held.shape
         return self.graph.type_of(value).shape if found is None else found
 
     def at(self, value: Value, index: Index) -> Expr:
@@ -110,7 +124,7 @@ class Elements:
         return Const(self.graph.data[node.name].item(), node.types[0].dtype)
 
     def _compute(self, value: Value, index: Index) -> Expr:
-        buffer = self.memory.get(value)
+        buffer = self.held.get(value) or self.memory.get(value)
         node = self.graph.producer(value)
         if buffer is not None:
             return self.name(ir.Load(buffer, index), f"{buffer.name}_")
@@ -257,6 +271,7 @@ def _(op: mv.Reshape, node: Node, elements: Elements, index: Index) -> Expr:
 
 @element.register
 def _(op: mv.Transpose, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
     (x,) = elements.graph.inputs_of(node.name)
     source: list[Expr] = [ir.index(0)] * len(index)
     for place, axis in zip(index, op.permutation, strict=True):
@@ -266,6 +281,7 @@ def _(op: mv.Transpose, node: Node, elements: Elements, index: Index) -> Expr:
 
 @element.register
 def _(op: mv.Slice, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
     (x,) = elements.graph.inputs_of(node.name)
     return elements.at(
         x, tuple(i * s + a for i, a, s in zip(index, op.start, op.step, strict=True))
@@ -274,6 +290,7 @@ def _(op: mv.Slice, node: Node, elements: Elements, index: Index) -> Expr:
 
 @element.register
 def _(op: mv.Unslice, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
     (x,) = elements.graph.inputs_of(node.name)
     shape = elements.shape(x)
     dtype = node.types[0].dtype
@@ -313,6 +330,7 @@ def _guarded(conditions: Sequence[Expr], value: Expr, otherwise: Expr) -> Expr:
 
 @element.register
 def _(op: mv.Pad, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
     (x,) = elements.graph.inputs_of(node.name)
     shape = elements.shape(x)
     dtype = node.types[0].dtype
@@ -346,6 +364,7 @@ def _padded_place(inner: Expr, extent: int, mode: mv.PadMode) -> Expr:
 
 @element.register
 def _(op: Take, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
     x, indices = elements.graph.inputs_of(node.name)
     shape, rank = elements.shape(x), len(elements.shape(indices))
     chosen = elements.at(indices, index[op.axis : op.axis + rank])
@@ -355,6 +374,7 @@ def _(op: Take, node: Node, elements: Elements, index: Index) -> Expr:
 
 @element.register
 def _(op: TakeAlongAxis, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
     x, indices = elements.graph.inputs_of(node.name)
     place = data_index(elements.at(indices, index), elements.shape(x)[op.axis])
     return elements.at(x, index[: op.axis] + (place,) + index[op.axis + 1 :])

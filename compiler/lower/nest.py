@@ -115,6 +115,23 @@ class Stages:
         nodes = (self.graph.node(n) for n in self.group.nodes)
         return [Value(n.name) for n in nodes if role(n.op) is Role.REDUCE]
 
+    @cached_property
+    def aligned(self) -> set[Value]:
+        """Members that are asked for where the loops stand, not only through moves."""
+        roots = [*self.group.outputs, *self.reductions]
+        return self._below(roots, lambda value: True)
+
+    def _below(self, roots: list[Value], wanted: Callable[[Value], bool]) -> set[Value]:
+        """The wanted members that are read, at the same place, for what is asked for."""
+        found: set[Value] = set()
+        while roots:
+            value = roots.pop()
+            if value in self.level and value not in found and wanted(value):
+                found.add(value)
+                if role(self.graph.producer(value).op) is not Role.MOVE:
+                    roots.extend(self.graph.inputs_of(value.node))
+        return found
+
     @property
     def count(self) -> int:
         """Number of stages that walk the reduced axes."""
@@ -151,7 +168,10 @@ class Stages:
         return [
             v
             for v, at in self.level.items()
-            if at == level and not self.is_full(v) and role(self.graph.producer(v).op) is Role.POINT
+            if at == level
+            and v in self.aligned
+            and not self.is_full(v)
+            and role(self.graph.producer(v).op) is Role.POINT
         ]
 
     def row_level_up_to(self, stage: int) -> list[Value]:
@@ -179,13 +199,7 @@ class Stages:
     def _demanded(self, stage: int) -> set[Value]:
         """The full-size members that a stage computes."""
         roots = [self.operand(v) for v in self.reduced_in(stage)] + self.stored_in(stage)
-        found: set[Value] = set()
-        while roots:
-            value = roots.pop()
-            if value in self.level and value not in found and self.is_full(value):
-                found.add(value)
-                roots.extend(self.graph.inputs_of(value.node))
-        return found
+        return self._below(roots, self.is_full)
 
 
 # -- the iteration space --------------------------------------------------------------------------
@@ -334,9 +348,9 @@ class Nest:
             for value, accumulator in accumulators.items():
                 elements.given[value] = elements.name(ir.Load(accumulator, ()), "row")
             for value, buffer in keep:
-                elements.hold(value, buffer, buffer.shape)
+                elements.hold(value, buffer)
             for value in self.stages.stored_in(stage):
-                elements.hold(value, self.binding.outputs[value], self.binding.shape(value))
+                elements.hold(value, self.binding.outputs[value])
             body += elements.take_block() + self._row_level(elements, place, stage + 1)
         return body
 
@@ -516,7 +530,7 @@ class Nest:
             elements.at(value, self._index(value, place))
         for earlier in range(stage):
             for value in self.stages.stored_in(earlier):
-                elements.hold(value, self.binding.outputs[value], self.binding.shape(value))
+                elements.hold(value, self.binding.outputs[value])
         return elements
 
     def _over_rows(self, inside: Callable[[Place], ir.Block], extra: Loops) -> ir.Block:

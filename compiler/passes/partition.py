@@ -39,6 +39,7 @@ _MAX_MEMBERS = 48
 _MAX_NAME = 72
 _SMALL = 16
 _REMAT_DEPTH = 4
+_MAX_FLOATING = 16
 
 
 class Role(Enum):
@@ -158,12 +159,15 @@ class _Partition:
     drafts: list[_Draft] = field(default_factory=list)
     home: dict[str, int] = field(default_factory=dict)
     stored: dict[Value, None] = field(default_factory=dict)
+    floating: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def run(self) -> tuple[Group, ...]:
         for node in self.graph.nodes():
             kind = role(node.op)
             if kind is Role.POINT:
                 self._place_point(node)
+            elif kind is Role.MOVE:
+                self._float(node)
             elif kind is Role.REDUCE:
                 self._place_reduction(node)
             elif kind is Role.ANCHOR:
@@ -183,6 +187,20 @@ class _Partition:
             if self._fits(draft, node) and self._joinable(draft, node):
                 self._join(draft, node)
                 return
+        self._float(node)
+
+    def _float(self, node: Node) -> None:
+        """Leaves a node to whoever asks for it, unless too much would be computed each time."""
+        inputs = self.graph.inputs_of(node.name)
+        again = frozenset((node.name,)).union(
+            *(self.floating.get(v.node, frozenset()) for v in inputs)
+        )
+        if len(again) <= _MAX_FLOATING:
+            self.floating[node.name] = again
+        elif role(node.op) is Role.MOVE:
+            self._store(Value(node.name))
+        else:
+            self._join(self._new(node.types[0].shape, node.phase), node)
 
     def _place_reduction(self, node: Node) -> None:
         assert isinstance(node.op, Reduction)
