@@ -177,9 +177,10 @@ class TestInterruption:
 
     def test_a_second_ctrl_c_does_not_wait(self) -> None:
         with Interrupts() as interrupts:
+            begun: list[int] = []
             with pytest.raises(KeyboardInterrupt), interrupts.deferred():
-                signal.raise_signal(signal.SIGINT)
-                signal.raise_signal(signal.SIGINT)
+                begun.extend(signal.raise_signal(signal.SIGINT) or n for n in (1, 2, 3))
+            assert begun == [1]
             assert interrupts.in_the_middle
 
     def test_the_checkpoint_of_an_earlier_step_stays_when_a_loss_is_not_finite(
@@ -245,7 +246,7 @@ class TestFiles:
             (lambda data: b"\xff" * 64, "damaged or no checkpoint"),
             (
                 lambda data: data[:-1] + bytes([data[-1] ^ 1]),
-                "does not have the digest|do not have",
+                "do not have the digest",
             ),
             (lambda data: safetensors.save({"w": np.zeros(3)}), "no checkpoint of a training run"),
             (lambda data: data.replace(b'"version":"1"', b'"version":"9"'), "version 9"),
