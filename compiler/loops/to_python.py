@@ -180,14 +180,19 @@ class _Translator:
         self._one_by_one(stmt)
 
     def _at_once(self, stmt: For) -> bool:
-        """Whether a loop's iterations run at once: the innermost ones that are independent."""
-        if self.lane or stmt.extent == 1 or id(stmt) in self.doubtful:
+        """Whether a loop's iterations run at once: they are independent, and most of the nest.
+
+        Around conditions the innermost loop is the one, so that lanes are seen to agree.
+        """
+        if self.lane or stmt.extent == 1 or not self._independent(stmt):
             return False
-        inner = [s for s in walk(stmt.body) if isinstance(s, For) and s.extent > 1]
-        kinds = {LoopKind.VECTOR} if stmt.kind is LoopKind.VECTOR else {*LoopKind} - _PLAIN
-        return stmt.kind not in _PLAIN and not any(
-            s.kind in kinds and id(s) not in self.doubtful for s in inner
-        )
+        body = list(walk(stmt.body))
+        inner = [s.extent for s in body if isinstance(s, For) and self._independent(s)]
+        guarded = any(isinstance(s, If) for s in body)
+        return max(inner, default=1) <= (1 if guarded else stmt.extent)
+
+    def _independent(self, stmt: For) -> bool:
+        return stmt.kind not in _PLAIN and id(stmt) not in self.doubtful
 
     def _all_at_once(self, stmt: For, chunked: bool) -> None:
         buffers, variables = dict(self.buffers), dict(self.variables)
