@@ -70,7 +70,7 @@ def derivatives(graph: Graph, result: Tensor, *wrt: str) -> Executable:
 
 
 def test_two_paths_that_meet_in_a_product() -> None:
-    """g = x²·(a·x + b): x reaches g on two paths, whose signals add."""
+    """In g = x²·(a·x + b), x reaches g on two paths, whose signals add."""
     graph, (x, a, b) = scalars("x", "a", "b")
     run = derivatives(graph, (x * x) * (a * x + b), "x", "a", "b")
     for values in np.random.default_rng(0).normal(size=(20, 3)):
@@ -83,7 +83,7 @@ def test_two_paths_that_meet_in_a_product() -> None:
 
 
 def test_a_tied_weight_gets_the_sum_of_its_uses() -> None:
-    """y = w·(w·x): dy/dw = 2·w·x."""
+    """For y = w·(w·x), dy/dw = 2·w·x."""
     graph, (w, x) = scalars("w", "x")
     run = derivatives(graph, w * (w * x), "w", "x")
     for w_, x_ in [(3.0, 5.0), (-0.5, 8.0), (0.0, 1.0)]:
@@ -97,7 +97,7 @@ def test_a_tied_weight_gets_the_sum_of_its_uses() -> None:
 
 
 class Perceptron(nn.Module):
-    """A threshold unit that corrects its weights after each sample by its error (Rosenblatt, 1958)."""
+    """A threshold unit whose weights are corrected by its error (Rosenblatt, 1958)."""
 
     def __init__(self) -> None:
         super().__init__()
