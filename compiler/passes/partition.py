@@ -160,6 +160,7 @@ class _Partition:
     home: dict[str, int] = field(default_factory=dict)
     stored: dict[Value, None] = field(default_factory=dict)
     floating: dict[str, frozenset[str]] = field(default_factory=dict)
+    readers: dict[str, dict[int, None]] = field(default_factory=dict)
 
     def run(self) -> tuple[Group, ...]:
         for node in self.graph.nodes():
@@ -206,7 +207,7 @@ class _Partition:
         assert isinstance(node.op, Reduction)
         (x,) = self.graph.inputs_of(node.name)
         shape = self.graph.type_of(x).shape
-        for draft in self._candidates(node):
+        for draft in (*self._candidates(node), *self._siblings(node.op.axes, x)):
             same = draft.axes is None or draft.axes == node.op.axes
             if draft.anchor or draft.space != shape or not same:
                 continue
@@ -283,6 +284,16 @@ class _Partition:
         found = [self.drafts[i] for i in numbers]
         return sorted(found, key=lambda d: (d.anchor is None, -d.number))
 
+    def _siblings(self, axes: tuple[int, ...], x: Value) -> list[_Draft]:
+        """Groups that walk over what `x` is computed from to reduce the same axes."""
+        shape = self.graph.type_of(x).shape
+        names = self.floating.get(x.node, frozenset((x.node,)))
+        read = [v for n in names for v in self.graph.inputs_of(n)]
+        sources = {*names, *(v.node for v in read if self.graph.type_of(v).shape == shape)}
+        numbers = {n for name in sources for n in self.readers.get(name, ())}
+        found = [self.drafts[n] for n in sorted(numbers, reverse=True)]
+        return [d for d in found if d.axes == axes]
+
     def _may_follow(self, draft: _Draft, node: Node) -> bool:
         """Groups keep to one phase, but updates may follow the gradient they use."""
         if len(draft.members) >= _MAX_MEMBERS:
@@ -352,6 +363,7 @@ class _Partition:
     def _read(self, draft: _Draft, value: Value) -> None:
         node = self.graph.producer(value)
         kind = role(node.op)
+        self.readers.setdefault(node.name, {})[draft.number] = None
         if kind is Role.LEAF or node.name in draft.members:
             return
         if kind is Role.VIEW:
