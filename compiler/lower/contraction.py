@@ -25,12 +25,14 @@ from .binding import Binding
 from .elements import Index
 from .tile import VECTORS, Columns, Span, balanced, clear, panels
 
-# What a core does in a cycle, and how long a multiply-add takes: the same on x86-64 since 2013.
+# What a core does in a cycle, and how many cycles a multiply-add takes, with one to spare.
 _MULTIPLY_ADDS = 2
 _LOADS = 2
-_LATENCY = 4
+_LATENCY = 5
 # Cycles that a tile costs beside its sum and its stores.
 _TILE = 20
+# What must be gained by tiles of another size, each of which is more code to compile.
+_VARIANT = 0.02
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def _tiling(form: Contraction, columns: Span) -> Tiling:
             cycles = form.depth * form.step(box, vectors) + _TILE
             cycles += math.prod(box.values()) * vectors * form.store
             cost += cycles * math.prod(s.count for s in spans)
-        cost *= columns.count
+        variants = math.prod(map(len, blocks.values()))
+        cost *= columns.count * (1 + _VARIANT * (variants - 1))
         if best is None or cost < best.cost:
             best = Tiling(columns, blocks, cost)
     assert best is not None
