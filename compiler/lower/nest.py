@@ -145,7 +145,7 @@ class Stages:
         shape = self.graph.type_of(value).shape
         lead = len(self.group.space) - len(shape)
         return any(
-            d >= lead and shape[d - lead] > 1 for d in self.group.axes
+            d >= lead and shape[d - lead] != 1 for d in self.group.axes
         ) and not self._is_row_result(value)
 
     def _is_row_result(self, value: Value) -> bool:
