@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import host, run_kernel
+from loop_kernels import regular_kernels, serial
 
 from quern.compiler.errors import CompileError
 from quern.compiler.llvm.codegen import assembly, compile_to_object
 from quern.compiler.llvm.emit import emit, phases_of
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.canonical import canonical_key
+from quern.compiler.loops.independence import prove_race_free
+from quern.compiler.loops.interpreter import interpret
 from quern.compiler.loops.ir import (
     COMPARISONS,
     Accumulate,
@@ -623,6 +627,31 @@ def test_scalars_and_bools_in_memory() -> None:
     )
     got = run_kernel(Kernel("k", (flag, out), (body,)), [np.True_, None])[1]
     np.testing.assert_array_equal(got.view(np.uint8), [1, 1, 1, 0, 0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(regular_kernels(), st.integers(2, 4))
+def test_machine_code_does_what_the_interpreter_does(kernel: Kernel, lanes: int) -> None:
+    def with_lanes(block: Block) -> Block:
+        return tuple(
+            replace(s, body=with_lanes(s.body), lanes=lanes)
+            if isinstance(s, For)
+            else s
+            if isinstance(stmt, For)
+            else stmt
+            for stmt in block
+        )
+
+    arrays = list(rng().integers(0, 100, (2, 256)))
+    want = [array.copy() for array in arrays]
+    # Locals do not reach from one phase into another: such kernels run in order.
+    shared = isinstance(kernel.body[0], Alloc)
+    if shared or prove_race_free(kernel):
+        kernel = serial(kernel)
+    else:
+        kernel = replace(kernel, body=with_lanes(kernel.body))
+    interpret(kernel, want)
+    np.testing.assert_array_equal(run_kernel(kernel, arrays), want)
 
 
 # ------------------------------------------------------------------------------ phases
