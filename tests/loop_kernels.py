@@ -15,7 +15,6 @@ from quern.compiler.loops.ir import (
     Block,
     Buffer,
     Call,
-    Cast,
     Const,
     Expr,
     For,
@@ -349,7 +348,3 @@ def regular_kernels(draw: st.DrawFn) -> Kernel:
         if depth == home:
             body = (Alloc(s), clear, *body)
     return Kernel("regular", (x, y), body)
-
-
-def cast(value: Expr, dtype: DType) -> Expr:
-    return Cast(value, dtype)
