@@ -7,8 +7,11 @@ iterations to do. Arguments need no more alignment than their elements have.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
 from math import prod
+from pathlib import Path
 
 from ..errors import CompileError
 from ..loops.ir import BinaryOp, Buffer, Kernel, Var
@@ -19,7 +22,7 @@ from .phases import Phase, PhaseBody, buffers_used, phases_of, split, symbol_of
 from .scope import Place, Result, Scope
 from .target import Target
 
-__all__ = ["Emitted", "Phase", "emit", "phases_of", "symbol_of"]
+__all__ = ["Emitted", "Phase", "emit", "fingerprint", "phases_of", "symbol_of"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,18 @@ def emit(kernel: Kernel, target: Target, symbol: str | None = None) -> Emitted:
     except CompileError as error:
         raise CompileError(f"kernel {kernel.name}: {error}") from None
     return Emitted(symbol, str(module), phases)
+
+
+@cache
+def fingerprint() -> str:
+    """64 hexadecimal digits that change with the emitter's own code, for keys of compiled objects.
+
+    Kernels of one symbol are one machine code as long as this and the target are the same.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _emit_phase(f: FunctionBuilder, phase: PhaseBody, buffers: tuple[Buffer, ...]) -> None:
