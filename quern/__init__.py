@@ -14,6 +14,10 @@ __version__ = "0.1.0"
 # Public name -> the module it lives in. A public module (`nn`) maps to itself (`.nn`).
 _EXPORTS: dict[str, str] = {
     "Trainer": ".frontends.training.trainer",
+    "compile": ".frontends.compile",
+    "draw": ".compiler.draw",
+    "interpret": ".frontends.compile",
+    "load": ".runtime.artifact",
     "manual_seed": ".frontends.nn.init",
     "nn": ".nn",
     "optim": ".optim",
@@ -27,10 +31,14 @@ if TYPE_CHECKING:
     # The names of _EXPORTS once more, for type checkers and editors:
     from . import nn as nn
     from . import optim as optim
+    from .compiler.draw import draw as draw
+    from .frontends.compile import compile as compile
+    from .frontends.compile import interpret as interpret
     from .frontends.nn.init import manual_seed as manual_seed
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace
     from .frontends.training.trainer import Trainer as Trainer
+    from .runtime.artifact import load as load
 else:  # unseen by type checkers, so that they still find a misspelt name
 
     def __getattr__(name: str) -> object:
