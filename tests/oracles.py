@@ -127,7 +127,8 @@ def _check_whole(
 
 def compare(found: Array, expected: Array, rtol: float, atol: float, what: str) -> None:
     """Floats by tolerance, NaN and infinities in the same places; all else exactly."""
-    assert found.shape == expected.shape and found.dtype == expected.dtype, what
+    assert found.shape == expected.shape, what
+    assert found.dtype == expected.dtype, what
     if expected.dtype.kind != "f" or (rtol, atol) == (0.0, 0.0):
         np.testing.assert_array_equal(found, expected, err_msg=what)
         return

@@ -28,7 +28,8 @@ class Builder:
     feeds: dict[str, Array] = field(default_factory=dict)
 
     def any(self) -> Tensor:
-        return self.draw(st.sampled_from(self.tensors))
+        tensor: Tensor = self.draw(st.sampled_from(self.tensors))
+        return tensor
 
     def input(self) -> Tensor:
         shape = tuple(self.draw(st.lists(st.sampled_from([1, 2, 3, 5, 9]), max_size=4)))
@@ -63,7 +64,8 @@ class Builder:
         x = self.any()
         axes = tuple(d for d in range(x.rank) if self.draw(st.booleans()))
         kind = self.draw(st.sampled_from(["mean", "max", "min"]))
-        return getattr(x, kind)(axes, self.draw(st.booleans()))
+        y: Tensor = getattr(x, kind)(axes, self.draw(st.booleans()))
+        return y
 
     def centered(self) -> Tensor:
         """A row less its mean: a reduction and what follows from it."""
@@ -101,7 +103,7 @@ class Builder:
             )
             for n in x.shape
         )
-        y = apply(Pad(pairs, mode, 0.25), x)  # type: ignore[arg-type]
+        y = apply(Pad(pairs, mode, 0.25), x)
         return y if np.prod(y.shape) < 5000 else x
 
     def concat(self) -> Tensor:

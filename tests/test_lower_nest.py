@@ -75,7 +75,8 @@ def test_whole_numbers_wrap_and_divide_by_zero_like_numpy(dtype: Any) -> None:
     edge = np.iinfo(dtype)
     x = np.array([edge.min, edge.max, -7, -1, 0, 1, 3, 12, 255, 2**20], dtype)
     ops: list[Op] = [
-        pw.Add(), pw.Subtract(), pw.Multiply(), pw.Maximum(), pw.Less(), pw.And(), pw.Or(), pw.Xor(),
+        pw.Add(), pw.Subtract(), pw.Multiply(), pw.Maximum(), pw.Less(), pw.And(), pw.Or(),
+        pw.Xor(),
     ]  # fmt: skip
     check(lambda a, b: [apply(op, a, b) for op in ops], x[:, None], x)
     small = np.array([-7, -1, 0, 1, 3, 12], dtype)
@@ -195,7 +196,7 @@ def test_nan_and_infinity_reach_the_results(axis: int) -> None:
 def test_reductions_of_whole_numbers(dtype: Any) -> None:
     x = numbers((3, 19, 5), dtype)
     for axes in [(0,), (1,), (2,), (0, 2), (0, 1, 2)]:
-        check(lambda x, a=axes: (x.sum(a), x.max(a), x.min(a), x.prod(a)), x, whole=False)  # type: ignore[misc]
+        check(lambda x, a=axes: (x.sum(a), x.max(a), x.min(a), x.prod(a)), x, whole=False)
 
 
 # -- several stages -------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ def test_philox_is_the_same_everywhere(
     for dtype in (DType.FLOAT32, DType.FLOAT64):
         op = Philox(TensorType(shape, dtype), stream)
         given = np.array(seed), np.array(step)
-        check(lambda s, t, op=op: apply(op, s, t), *given, rtol=0, atol=0, whole=False)  # type: ignore[misc]
+        check(lambda s, t, op=op: apply(op, s, t), *given, rtol=0, atol=0, whole=False)
 
 
 def test_normal_numbers_and_dropout() -> None:

@@ -156,7 +156,7 @@ def test_what_follows_a_sum_is_in_the_same_kernel() -> None:
 def test_averages_forward_and_backward() -> None:
     for include in (True, False):
         op = AvgPool((3, 3), (2, 2), ((1, 1), (1, 1)), ceil_mode=True, count_include_pad=include)
-        graph, feeds = trained(lambda x, op=op: apply(op, x), 1, numbers(IMAGE, np.float64))  # type: ignore[misc]
+        graph, feeds = trained(lambda x, op=op: apply(op, x), 1, numbers(IMAGE, np.float64))
         check_kernels(graph, feeds, rtol=1e-12, atol=1e-12)
 
 

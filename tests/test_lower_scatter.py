@@ -58,9 +58,7 @@ def test_rows_of_a_table(shape: Shape) -> None:
 @given(shapes, st.data())
 def test_elements_are_added_in_order(shape: Shape, data: st.DataObject) -> None:
     axis = data.draw(st.integers(0, len(shape) - 1))
-    picked = tuple(
-        data.draw(st.integers(0, 6 if d == axis else n)) for d, n in enumerate(shape)
-    )
+    picked = tuple(data.draw(st.integers(0, 6 if d == axis else n)) for d, n in enumerate(shape))
     updates = numbers(picked, data.draw(st.sampled_from(NUMBERS)))
     where = indices(picked, shape[axis])
     check(lambda i, u: apply(ScatterAddAlongAxis(shape, axis), i, u), where, updates, whole=False)
@@ -91,7 +89,7 @@ def test_gradients_of_takes() -> None:
     x, rows = numbers((7, 5), np.float64), indices((4, 3), 7)
     for op in (Take(0), TakeAlongAxis(0)):
         where = rows if isinstance(op, Take) else indices((4, 5), 7)
-        graph, feeds = trained(lambda x, i, op=op: apply(op, x, i), 1, x, where)  # type: ignore[misc]
+        graph, feeds = trained(lambda x, i, op=op: apply(op, x, i), 1, x, where)
         check_kernels(graph, feeds, rtol=1e-12, atol=1e-12)
 
 
@@ -127,5 +125,7 @@ def test_bytes_are_copied_too(dtype: Any) -> None:
 
 
 def test_what_is_concatenated_is_computed_in_its_kernel() -> None:
-    groups = check(lambda a, b: apply(Concat(1), a.relu(), b * 2.0), numbers((3, 4)), numbers((3, 5)))
+    groups = check(
+        lambda a, b: apply(Concat(1), a.relu(), b * 2.0), numbers((3, 4)), numbers((3, 5))
+    )
     assert len(groups) == 1

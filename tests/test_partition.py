@@ -19,8 +19,8 @@ from quern.compiler.ops import loss, norm
 from quern.compiler.ops.base import apply, apply_all
 from quern.compiler.ops.conv import Conv
 from quern.compiler.ops.movement import Concat, Pad
-from quern.compiler.ops.pool import MaxPool
 from quern.compiler.ops.pointwise import Exp
+from quern.compiler.ops.pool import MaxPool
 from quern.compiler.passes.expand import Expand
 from quern.compiler.passes.partition import Group, Role, partition, role
 from quern.compiler.tensor import Tensor

@@ -1,14 +1,15 @@
 """Which nodes share a kernel.
 
-Nodes are of five roles. *Views* (reshape) are other names for memory. *Moves* (transpose, slice, pad …)
-and *point* nodes are computed element by element wherever they are asked for. *Reductions* join point
-nodes over one iteration space. *Anchors* (products, convolutions, pools, scatters) have a loop nest of
-their own; point nodes of their output's shape become their epilogue.
+Nodes are of five roles. *Views* (reshape) are other names for memory. *Moves* (transpose, slice,
+pad …) and *point* nodes are computed element by element wherever they are asked for. *Reductions*
+join point nodes over one iteration space. *Anchors* (products, convolutions, pools, scatters) have
+a loop nest of their own; point nodes of their output's shape become their epilogue.
 
-One walk in topological order: a point node joins the group of one of its inputs when the shapes line up
-and no cycle arises; otherwise it *floats*: whoever asks for it computes it again from memory, or it gets a
-kernel of its own when someone needs it in memory. So cheap things (a ReLU mask, a bias, a normalised
-value that is known from its statistics) are never stored for a later group.
+One walk in topological order: a point node joins the group of one of its inputs when the shapes
+line up and no cycle arises; otherwise it *floats*: whoever asks for it computes it again from
+memory, or it gets a kernel of its own when someone needs it in memory. So cheap things (a ReLU
+mask, a bias, a normalised value that is known from its statistics) are never stored for a later
+group.
 
 The graph itself is not rewritten.
 """
