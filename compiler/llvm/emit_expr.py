@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import CompileError
 from ..loops.ir import (
     COMPARISONS,
@@ -99,30 +101,26 @@ class ExpressionEmitter:
             return self._const(expr)  # type: ignore[arg-type]
         known = self._known.get(id(expr))
         if known is None:
-            known = self._known[id(expr)] = self._compute(expr)
+            known = self._known[id(expr)] = _EXPRESSIONS[kind](self, expr)
         return known
 
-    def _compute(self, expr: Expr) -> Result:
-        scope = self.scope
-        match expr:
-            case Load(buffer, index):
-                loaded = memory.load(scope, *self.offset(buffer, index))
-                return self._index(loaded) if buffer.dtype is INDEX else loaded
-            case Binary(op, a, b):
-                if a.dtype is not b.dtype:
-                    raise CompileError(f"{op.name} of {a.dtype} and {b.dtype}")
-                if a.dtype is INDEX:
-                    return self.integer(op, self.result(a), self.result(b))
-                x, y = self._together(self.value(a), self.value(b))
-                return arithmetic.binary(scope.f, op, a.dtype, x, y)
-            case Select(condition, a, b):
-                return self._select(condition, a, b)
-            case Call(function, argument):
-                x = self.value(argument)
-                return self._index(arithmetic.call(scope.f, function, argument.dtype, x))
-            case Cast(value, to):
-                return self._cast(value, to)
-        raise CompileError(f"not an expression: {expr!r}")
+    def _load(self, expr: Load) -> Result:
+        place, offset = self.offset(expr.buffer, expr.index)
+        return self._index(memory.load(self.scope, place, offset))
+
+    def _binary(self, expr: Binary) -> Result:
+        op, dtype = expr.op, expr.a.dtype
+        if expr.b.dtype is not dtype:
+            raise CompileError(f"{op.name} of {dtype} and {expr.b.dtype}")
+        a, b = self.result(expr.a), self.result(expr.b)
+        if dtype is INDEX:
+            return self.integer(op, a, b)
+        x, y = self._together(self.scope.value(a), self.scope.value(b))
+        return arithmetic.binary(self.scope.f, op, dtype, x, y)
+
+    def _call(self, expr: Call) -> Result:
+        x = self.value(expr.argument)
+        return self._index(arithmetic.call(self.scope.f, expr.function, expr.argument.dtype, x))
 
     def _var(self, expr: Var) -> Result:
         try:
@@ -151,9 +149,9 @@ class ExpressionEmitter:
             return value
         return self.scope.linear(value) or value
 
-    def _select(self, condition: Expr, a: Expr, b: Expr) -> Result:
-        scope = self.scope
-        test = self.value(condition)
+    def _select(self, expr: Select) -> Result:
+        scope, a, b = self.scope, expr.a, expr.b
+        test = self.value(expr.condition)
         if test.number is not None:
             return self.result(a if test.number else b)
         x, y = self._together(self.value(a), self.value(b))
@@ -165,11 +163,11 @@ class ExpressionEmitter:
             scope.learn(chosen, min(low, lower), max(high, higher))
         return self._index(chosen)
 
-    def _cast(self, value: Expr, to: DType) -> Result:
-        scope, source = self.scope, value.dtype
+    def _cast(self, expr: Cast) -> Result:
+        scope, source, to = self.scope, expr.value.dtype, expr.type
+        result = self.result(expr.value)
         if source is to:
-            return self.result(value)
-        result = self.result(value)
+            return result
         if isinstance(result, Linear) and to is not DType.BOOL:
             narrow = self._narrow(result)
             if narrow is not None:
@@ -298,3 +296,12 @@ class ExpressionEmitter:
                     if max(map(abs, ends)) < 1 << 62:
                         self.scope.learn(result, min(ends), max(ends))
         return self._index(result)
+
+
+_EXPRESSIONS: dict[type[Expr], Callable[..., Result]] = {
+    Load: ExpressionEmitter._load,
+    Binary: ExpressionEmitter._binary,
+    Call: ExpressionEmitter._call,
+    Select: ExpressionEmitter._select,
+    Cast: ExpressionEmitter._cast,
+}

@@ -22,7 +22,7 @@ from . import arithmetic, memory
 from .builder import Value
 from .emit_expr import ExpressionEmitter
 from .linear import Linear
-from .reductions import Reduction, find_reductions, interleaving, moves_in_registers
+from .reductions import Reduction, VectorPlan
 from .scope import Place, Result, Scope
 
 # Workers have ordinary thread stacks; what is bigger belongs into scratch.
@@ -47,6 +47,7 @@ class StatementEmitter:
         self.scope = scope
         self.f = scope.f
         self.expressions = ExpressionEmitter(scope)
+        self._plans: dict[int, VectorPlan] = {}
         self._partials: dict[Reduction, Place] = {}
         self._stack: dict[tuple[str, int, int], Value] = {}
         self._stack_bytes = 0
@@ -176,12 +177,15 @@ class StatementEmitter:
     def _vector(self, loop: For) -> None:
         """Full chunks of lanes, then what remains in fewer lanes; reductions around them."""
         full, rest = divmod(loop.extent, loop.lanes)
-        reductions = find_reductions(loop)
+        plan = self._plans.get(id(loop))
+        if plan is None:  # loops inside unrolled ones come again and again
+            plan = self._plans[id(loop)] = VectorPlan.of(loop)
+        reductions = plan.reductions
         sets = [
             self._accumulators(reductions, loop.lanes, number)
-            for number in range(min(interleaving(loop, reductions), full))
+            for number in range(min(plan.interleaved, full))
         ]
-        self._chunks(loop, full, sets)
+        self._chunks(loop, full, sets, plan.written_out and full <= _WRITTEN_OUT)
         if rest:
             # A single iteration goes right to the result.
             last = self._accumulators(reductions if rest > 1 else (), rest, 0)
@@ -191,10 +195,9 @@ class StatementEmitter:
         for reduction in reductions:
             self._finish(reduction, [each for each in sets if reduction in each.places])
 
-    def _chunks(self, loop: For, full: int, sets: list[_Accumulators]) -> None:
+    def _chunks(self, loop: For, full: int, sets: list[_Accumulators], written_out: bool) -> None:
         """The full chunks, in rounds of as many as there are sets of accumulators."""
         lanes = loop.lanes
-        written_out = full <= _WRITTEN_OUT and moves_in_registers(loop)
         rounds = 0 if written_out or full <= len(sets) else full // len(sets)
         if rounds:
             step = len(sets) * lanes

@@ -82,6 +82,27 @@ class _Names:
         )
 
 
+@dataclass(frozen=True)
+class VectorPlan:
+    """What is to know of a vector loop before it is emitted.
+
+    Arguments:
+        reductions: what has accumulators of its own, one a lane.
+        interleaved: how many chunks are best in flight at once, each with its accumulators.
+        written_out: whether the loop moves through register buffers from outside, so that its
+            chunks' places in them must be known.
+    """
+
+    reductions: tuple[Reduction, ...]
+    interleaved: int
+    written_out: bool
+
+    @staticmethod
+    def of(loop: For) -> VectorPlan:
+        reductions = _find_reductions(loop)
+        return VectorPlan(reductions, _interleaving(loop, reductions), _moves_in_registers(loop))
+
+
 def _names(loop: For) -> _Names:
     return _Names(frozenset({loop.var.name}), frozenset({loop.var.name}), frozenset())
 
@@ -105,7 +126,7 @@ def _accesses(block: Block, names: _Names) -> Iterator[tuple[Store | Accumulate,
                 yield from _accesses(nested(stmt), names)
 
 
-def find_reductions(loop: For) -> tuple[Reduction, ...]:
+def _find_reductions(loop: For) -> tuple[Reduction, ...]:
     """The reductions of a vector loop that are worth accumulators of their own."""
     found: dict[Reduction, None] = {}
     for stmt, names in _accesses(loop.body, _names(loop)):
@@ -120,7 +141,7 @@ def find_reductions(loop: For) -> tuple[Reduction, ...]:
     return tuple(found)
 
 
-def interleaving(loop: For, reductions: tuple[Reduction, ...]) -> int:
+def _interleaving(loop: For, reductions: tuple[Reduction, ...]) -> int:
     """How many chunks of a vector loop are best in flight at once."""
     if not reductions:
         return 1
@@ -138,7 +159,7 @@ def interleaving(loop: For, reductions: tuple[Reduction, ...]) -> int:
     return _INTERLEAVED if size <= _SIMPLE_SIZE else 1
 
 
-def moves_in_registers(loop: For) -> bool:
+def _moves_in_registers(loop: For) -> bool:
     """Whether register buffers from outside are indexed by the loop's variable."""
     outside = _names(loop)
     for stmt in walk(loop.body):
