@@ -332,7 +332,40 @@ class TestEvaluation:
         assert path.stat().st_size > 0
 
 
+def lenet() -> nn.Sequential:
+    """With batch norm and dropout, and enough to do for two threads."""
+    qn.manual_seed(4)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Dropout2d(0.1), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(144, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10)),
+    )
+
+
+def images(rows: int = 96) -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(rows, 1, 16, 16)).astype(np.float32), rng.integers(0, 10, rows)
+
+
 class TestSameBits:
+    def test_a_lenet_on_1_and_on_2_threads_and_after_a_stop(self, tmp_path: Path) -> None:
+        results = []
+        for threads, stops in ((1, [50]), (2, [50]), (2, [25, 50])):
+            for steps in stops:
+                model = lenet()
+                own = trainer(model, optimizer=optim.Adam(1e-3), threads=threads)
+                own.fit(
+                    images(),
+                    steps=steps,
+                    batch_size=32,
+                    checkpoint=tmp_path / f"{threads}-{len(stops)}",
+                    resume=True,
+                    quiet=True,
+                )
+            results.append(contents(model))
+        assert_same_bits(results[0], results[1])
+        assert_same_bits(results[0], results[2])
+
     @pytest.mark.parametrize("optimizer", [optim.SGD(0.05, momentum=0.9), optim.Adam(0.01)])
     def test_50_steps_on_1_and_on_2_threads(self, optimizer: optim.Optimizer) -> None:
         results = []
