@@ -1,6 +1,6 @@
 """Trains a LeNet on handwritten digits, writes it as a compiled file and as a picture.
 
-    python examples/lenet_digits.py [--epochs 20] [--seed 0] [--output FOLDER]
+    python examples/lenet_digits.py [--epochs 30] [--seed 0] [--output FOLDER]
 
 The digits are scikit-learn's: 1,797 real 8×8 images, a fixed 20 % of them to test with. It leaves
 `lenet.qn`, which `quern run` and `qn.load` take, and `lenet.svg`, the network with its gradients.
@@ -46,7 +46,7 @@ class LeNet(nn.Module):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a LeNet on handwritten digits.")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path())
     options = parser.parse_args()
