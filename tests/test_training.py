@@ -425,6 +425,25 @@ class TestNotFinite:
             own.step(np.array([[4.0], [0.0]]), np.zeros((2, 1)))
         assert own.step(np.array([[4.0], [9.0]]), np.zeros((2, 1)))["loss"] == pytest.approx(2.5)
 
+    def test_watching_the_loss_alone_gives_the_same_steps(self) -> None:
+        results = []
+        for watch in (True, False):
+            model = stateful_net()
+            own = trainer(model, optimizer=optim.SGD(0.1, momentum=0.9), watch_gradients=watch)
+            own.fit(spirals(), steps=3, batch_size=32, quiet=True)
+            results.append(contents(model))
+        for name, array in results[0].items():
+            assert_allclose(array, results[1][name], rtol=1e-4, atol=1e-6)
+
+    def test_a_loss_watched_alone_stops_too(self) -> None:
+        x, y = spirals(32)
+        x[:] = np.nan
+        model = small_net()
+        before = contents(model)
+        with pytest.raises(TrainingError, match="the loss is nan in step 1"):
+            trainer(model, watch_gradients=False).step(x, y)
+        assert_same_bits(before, contents(model))
+
 
 class TestWhatIsSeen:
     def test_plain_lines_where_there_is_no_terminal(

@@ -96,7 +96,7 @@ class Traces:
     targets: Array
     seed: int
 
-    def training_step(self, rows: int, optimizer: Optimizer) -> Traced:
+    def training_step(self, rows: int, optimizer: Optimizer, watch_gradients: bool) -> Traced:
         """Forward, backward and update; the outputs are what is measured, and `finite`."""
 
         def build(graph: Graph) -> tuple[tuple[str, ...], Any]:
@@ -108,7 +108,7 @@ class Traces:
             return (*names, target.value.node), tuple(values)
 
         traced = self._trace("training", True, build)
-        step = build_guarded_step(traced.graph, "loss", optimizer)
+        step = build_guarded_step(traced.graph, "loss", optimizer, watch_gradients)
         return Traced(step, traced.inputs, traced.result, traced.states)
 
     def measure(self, rows: int, network: Traced, full: int) -> Traced:

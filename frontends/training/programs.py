@@ -67,12 +67,14 @@ class Programs:
         optimizer: Optimizer,
         threads: int | None,
         seed: int,
+        watch_gradients: bool,
     ) -> None:
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
         self.threads = threads
         self.seed = seed
+        self.watch_gradients = watch_gradients
         self.arrays: dict[str, Array] = {}
         self._states: dict[str, State] = {}
         self._programs: dict[Any, Program] = {}
@@ -90,7 +92,7 @@ class Programs:
         signature, key = self._key(inputs, targets, "step")
         if key not in self._programs:
             traces = self._traces(signature, targets)
-            traced = traces.training_step(len(targets), self.optimizer)
+            traced = traces.training_step(len(targets), self.optimizer, self.watch_gradients)
             self._programs[key] = self._compile(traced, signature, len(targets))
             live = {n.name for n in traced.graph.leaves(StateNode)} | self._states.keys()
             self.arrays = {k: v for k, v in self.arrays.items() if k in live}

@@ -47,6 +47,8 @@ class Trainer:
             name. By default the accuracy, where the targets are classes.
         threads: that run the steps; QUERN_NUM_THREADS or the usable processors by default.
         seed: of the order of the rows, of transforms and of dropout.
+        watch_gradients: False looks at the loss alone, which is a little faster; a gradient that is
+            not finite then ruins the model before the next loss tells of it.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Trainer:
         metrics: Metrics = None,
         threads: int | None = None,
         seed: int = 0,
+        watch_gradients: bool = True,
     ) -> None:
         if not isinstance(model, Module):
             raise UsageError(f"a Trainer trains an nn.Module, this is {type(model).__name__}")
@@ -66,7 +69,8 @@ class Trainer:
         self.model = model
         self.optimizer = optimizer
         self.seed = seed
-        self._programs = Programs(model, Objective.of(loss, metrics), optimizer, threads, seed)
+        objective = Objective.of(loss, metrics)
+        self._programs = Programs(model, objective, optimizer, threads, seed, watch_gradients)
         self._signature: Signature | None = None
 
     # -- training ---------------------------------------------------------------------------------
