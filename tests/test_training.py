@@ -158,6 +158,15 @@ class TestStep:
         with pytest.raises(UsageError, match=message):
             trainer(**options)
 
+    def test_a_network_of_doubles_is_trained_in_doubles(self) -> None:
+        x, y = spirals(16)
+        model = small_net()
+        own = trainer(model)
+        own.step(x, y)
+        model.double()
+        own.step(x, y)
+        assert model[0].weight.data.dtype == own.predict(x).dtype == np.float64
+
     def test_a_loss_that_is_no_number_is_refused_by_name(self) -> None:
         with pytest.raises(ShapeError, match=r"cross_entropy.*float32\[96\].*one float"):
             trainer(loss=nn.CrossEntropyLoss(reduction="none")).step(*spirals())

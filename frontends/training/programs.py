@@ -58,6 +58,7 @@ class Programs:
 
     Attributes:
         arrays: contents of all states, the optimizer's included, by name.
+        dtype: the float type of the network.
     """
 
     def __init__(
@@ -79,12 +80,8 @@ class Programs:
         self._states: dict[str, State] = {}
         self._programs: dict[Any, Program] = {}
         self._version: object = None
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The float type of the network."""
-        kinds = [p.dtype.numpy for p in self.model.parameters() if p.dtype.is_float]
-        return kinds[0] if kinds else np.dtype(np.float32)
+        self.dtype = np.dtype(np.float32)
+        self.refresh()
 
     def step(self, inputs: Inputs, targets: Array) -> Program:
         """The training step for batches like this one."""
@@ -153,6 +150,8 @@ class Programs:
             self._programs.clear()
             self._states = {}
             self._version = version
+            floats = [s.dtype.numpy for _, s in named if s.dtype.is_float]
+            self.dtype = floats[0] if floats else np.dtype(np.float32)
             for name, state in named:
                 self._adopt(name, state)
         self.sync()

@@ -124,6 +124,7 @@ class Trainer:
             TrainingError: loss or gradients are not finite; a checkpoint is of another run.
             QuernError: data, network and loss do not fit each other.
         """
+        self._programs.refresh()
         rows, held_out = as_splits(data)
         batches = training_batches(rows, batch_size, self.seed, transform, self._programs.dtype)
         judged_by = held_out if validation is None else as_rows(validation)
@@ -166,6 +167,7 @@ class Trainer:
         Raises:
             TrainingError: loss or gradients are not finite; nothing has changed then.
         """
+        self._programs.refresh()
         (batch,) = evaluation_batches(as_rows((x, y)), None, self._programs.dtype).batches(0)
         return self._step(self._step_program(batch), batch)
 
@@ -174,6 +176,7 @@ class Trainer:
 
         Each batch counts with the number of its rows.
         """
+        self._programs.refresh()
         rows, held_out = as_splits(data)
         batches = evaluation_batches(held_out or rows, batch_size, self._programs.dtype)
         net = self._network(batches)
@@ -194,6 +197,7 @@ class Trainer:
         Returns:
             What the network returns, with arrays (rows, …) in place of tensors.
         """
+        self._programs.refresh()
         batches = evaluation_batches(rows_of(x), batch_size, self._programs.dtype)
         net = self._network(batches)
         parts = [
