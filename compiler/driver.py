@@ -166,4 +166,3 @@ def _dump_code(kernels: Mapping[str, Kernel], target: Target, report: Report) ->
     report.write("llvm", lambda: "\n".join(f"; {n}\n{t}" for n, t in texts.items()), "ll")
     code = {n: assembly(t, target) for n, t in texts.items()}
     report.write("assembly", lambda: "\n".join(f"# {n}\n{t}" for n, t in code.items()), "s")
-

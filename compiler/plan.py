@@ -361,4 +361,3 @@ def _overlap(a: Slot, b: Slot) -> bool:
     if a.kind is not SlotKind.ARENA:
         return a.name == b.name
     return a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes
-

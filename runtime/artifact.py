@@ -8,10 +8,10 @@
     constants.safetensors
     objects/SYMBOL.o      machine code
 
-Nothing is pickled, nothing is compressed. Machine code and the program that hands it pointers are used
-only when their keyed digest (HMAC, with a key that only this user's cache directory holds) verifies and
-this machine can run them. Otherwise the graph is compiled anew: a file from a stranger never runs code of
-the stranger's.
+Nothing is pickled, nothing is compressed. Machine code, and the program that hands it pointers, are
+used only when their keyed digest (HMAC, with a key that only this user's cache directory holds)
+verifies and this machine can run them. Otherwise the graph is compiled anew: a file from a stranger
+never runs the stranger's code.
 """
 
 from __future__ import annotations
@@ -41,6 +41,14 @@ from .program import program_from_json, program_to_json
 FORMAT = "quern"
 VERSION = 1
 _TIME = (1980, 1, 1, 0, 0, 0)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
 
 
 def save(executable: Executable, path: str | Path) -> Path:
@@ -175,7 +183,7 @@ def _read(path: Path) -> dict[str, bytes]:
             return {e.filename: archive.read(e) for e in entries}
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist") from None
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise ArtifactError(f"{path} is damaged or not a quern file: {error}") from None
 
 
@@ -198,4 +206,4 @@ def _tensors(parts: Mapping[str, bytes], part: str, path: Path) -> dict[str, Arr
 
 
 def _contiguous(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}

@@ -149,7 +149,9 @@ def program_from_json(data: Any) -> Program:
     try:
         return Program(
             data["name"],
-            *(_types(data[part]) for part in ("inputs", "outputs", "states")),
+            _types(data["inputs"]),
+            _types(data["outputs"]),
+            _types(data["states"]),
             tuple(Slot(SlotKind(k), n, b, o) for k, n, b, o in data["slots"]),
             tuple(
                 KernelCall(n, tuple(nodes), p, note, tuple(slots), f, b)
