@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,10 @@ settings.register_profile(
     "quern", max_examples=25, deadline=None, database=None, derandomize="CI" in os.environ
 )
 settings.load_profile("quern")
+
+# A shell's background jobs ignore Ctrl-C, and their children with them; the tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
