@@ -19,7 +19,6 @@ from quern.compiler.llvm.target import Target
 from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.independence import prove_race_free
 from quern.compiler.loops.interpreter import interpret
-from quern.compiler.lower.bands import fits_stack
 from quern.compiler.lower.lower import lower
 from quern.compiler.ops.base import apply, apply_all
 from quern.compiler.ops.conv import Conv, ConvInputGradient, ConvWeightGradient
@@ -27,7 +26,7 @@ from quern.compiler.ops.pointwise import Relu
 from quern.compiler.ops.pool import MaxPool
 from quern.compiler.ops.window import Window
 from quern.compiler.passes.expand import Expand
-from quern.compiler.passes.partition import partition
+from quern.compiler.passes.partition import fits_stack, partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, Shape, TensorType
 

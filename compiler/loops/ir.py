@@ -6,15 +6,15 @@
     expr  =  Var | Const | Load(buffer, index) | Binary(op, a, b) | Call(function, arguments)
            | Select(condition, a, b) | Cast(value, dtype)
 
-Every loop starts at 0 and has an extent that is known. A `parallel` loop's iterations may run on any
-thread, a `vector` loop's in any lane: they are independent, but for `Accumulate` into a place that is
-the same for all of them, which is a reduction (its order is then the machine's to choose, the same on
-every run). An `unrolled` loop is written out. `parallel` loops stand outermost; directly nested ones
-are one loop over both. Parallel loops that follow each other are phases: the next one starts when the
-last one is done on all threads.
+Every loop starts at 0 and has an extent that is known. A `parallel` loop's iterations may run on
+any thread, a `vector` loop's in any lane: they are independent, but for `Accumulate` into a place
+that is the same for all of them, which is a reduction (its order is then the machine's to choose,
+the same on every run). An `unrolled` loop is written out. `parallel` loops stand outermost; directly
+nested ones are one loop over both. Parallel loops that follow each other are phases: the next one
+starts when the last one is done on all threads.
 
-Indices are int64. Scalars are buffers of shape (). A buffer that is allocated inside a vector loop has
-one copy a lane. Registers hold small buffers whose indices are known after unrolling.
+Indices are int64. Scalars are buffers of shape (). A buffer that is allocated inside a vector loop
+has one copy a lane. Registers hold small buffers whose indices are known after unrolling.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from typing import TypeAlias
 from ..types import DType, Shape
 
 INDEX = DType.INT64
+
+# What a kernel should take of a thread's stack, so that it stays in the second-level cache.
+STACK_BYTES = 128 * 1024
 
 
 class LoopKind(Enum):

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..ops.window import Window
-from ..types import Shape
-from .windows import WindowAxis, window_axes
+from ..loops.ir import STACK_BYTES
+from .windows import WindowAxis
 
-# Of the stack, for the rows of a band. More than the least, so that a band is worth a task.
-STACK_BYTES = 128 * 1024
+# More than the least, so that a band is worth a task.
 _WORTHWHILE = 16 * 1024
 # Rows that neighbouring bands both compute cost at most this much.
 _RECOMPUTED = 1.15
-# Two of the widest vectors.
-_COLUMN_BYTES = 128
 
 
 def rows_of(axis: WindowAxis, windows: int) -> int:
@@ -33,16 +29,6 @@ def band_bytes(axes: Sequence[WindowAxis], windows: int, column_bytes: int) -> i
     rows = [rows_of(axis, 1) for axis in axes[:-2]]
     rows += [rows_of(axis, windows) for axis in axes[-2:-1]]
     return math.prod(rows) * row_length(axes[-1]) * column_bytes
-
-
-def fits_stack(window: Window, spatial: Shape) -> bool:
-    """Whether pooling can follow the convolution that gives `spatial` in one kernel.
-
-    Arguments:
-        window: of the pooling.
-        spatial: extents of what is pooled.
-    """
-    return band_bytes(window_axes(window, spatial), 1, _COLUMN_BYTES) <= STACK_BYTES
 
 
 def band_height(axes: Sequence[WindowAxis], column_bytes: int) -> int:

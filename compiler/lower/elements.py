@@ -23,6 +23,7 @@ from ..ops.indexing import Take, TakeAlongAxis
 from ..ops.leaf import Constant
 from ..ops.random import Philox
 from ..types import DType, Shape
+from .philox import uniform
 
 Index = tuple[Expr, ...]
 
@@ -390,8 +391,6 @@ def data_index(chosen: Expr, extent: int) -> Expr:
 def _(op: Philox, node: Node, elements: Elements, index: Index) -> Expr:
     counters = elements.graph.inputs_of(node.name)
     seed, step = (elements.at(v, (ir.index(0),) * len(elements.shape(v))) for v in counters)
-    from .philox import uniform
-
     return uniform(op, linear_index(index, elements.shape(Value(node.name))), seed, step, elements)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..loops import ir
 from ..loops.ir import BinaryOp, Const, Expr
 from ..ops.random import MULTIPLIERS, ROUNDS, WEYL, Philox
-from .elements import Elements
+
+if TYPE_CHECKING:
+    from .elements import Elements
 
 _WORD = 0xFFFFFFFF
 

@@ -24,10 +24,6 @@ class FoldBatchNorm(Pass):
     their states (training) are left alone, and so are layers whose result something else reads.
     """
 
-    @property
-    def name(self) -> str:
-        return "fold-batch-norm"
-
     def apply(self, graph: Graph) -> Graph:
         return graph if graph.updates else rewrite(graph, self._rule)
 

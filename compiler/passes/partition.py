@@ -16,6 +16,7 @@ The graph itself is not rewritten.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from enum import Enum
 from functools import cached_property
 
 from ..graph import Graph, Node, Phase, Value
-from ..lower.bands import fits_stack
+from ..loops.ir import STACK_BYTES
 from ..ops import movement as mv
 from ..ops import pointwise as pw
 from ..ops.base import Op
@@ -34,9 +35,11 @@ from ..ops.linear import MatMul
 from ..ops.pool import MaxPool, SumPool
 from ..ops.random import Philox
 from ..ops.reduce import Reduction
+from ..ops.window import Window
 from ..types import Shape
 
 _MAX_MEMBERS = 48
+_COLUMN_BYTES = 128
 _MAX_NAME = 72
 _SMALL = 16
 _REMAT_DEPTH = 4
@@ -126,6 +129,19 @@ class Group:
     def members(self) -> frozenset[str]:
         """`nodes` as a set."""
         return frozenset(self.nodes)
+
+
+def fits_stack(window: Window, spatial: Shape) -> bool:
+    """Whether pooling can follow the convolution that gives `spatial` in one kernel.
+
+    The rows of one row of windows must fit on the stack, two of the widest vectors deep.
+
+    Arguments:
+        window: of the pooling.
+        spatial: extents of what is pooled.
+    """
+    columns = min(spatial[-1], window.outputs(spatial)[-1] * window.stride[-1] + window.reach[-1])
+    return math.prod(window.reach[:-1]) * columns * _COLUMN_BYTES <= STACK_BYTES
 
 
 def storage(graph: Graph, value: Value) -> Value:
