@@ -9,8 +9,8 @@
 Every loop starts at 0 and has an extent that is known. A `parallel` loop's iterations may run on
 any thread, a `vector` loop's in any lane: they are independent, but for `Accumulate` into a place
 that is the same for all of them, which is a reduction (its order is then the machine's to choose,
-the same on every run). An `unrolled` loop is written out. `parallel` loops stand outermost; directly
-nested ones are one loop over both. Parallel loops that follow each other are phases: the next one
+the same on every run). An `unrolled` loop is written out. `parallel` loops stand outermost;
+directly nested ones are one loop over both. Those that follow each other are phases: the next one
 starts when the last one is done on all threads.
 
 Indices are int64. Scalars are buffers of shape (). A buffer that is allocated inside a vector loop

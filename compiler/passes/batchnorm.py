@@ -17,11 +17,12 @@ from .base import Pass
 
 @dataclass(frozen=True)
 class FoldBatchNorm(Pass):
-    """conv(x, w) + b normalised by (mean, var, weight, bias) is conv(x, w * s) + (b - mean) * s + bias
+    """conv(x, w) + b, normalised by (mean, var, weight, bias), as one convolution with other weights:
 
-    with s = weight / sqrt(var + eps) for each output channel. The new weights depend on parameters
-    alone, so they are computed when the network is loaded, not when it runs. Graphs that update
-    their states (training) are left alone, and so are layers whose result something else reads.
+    conv(x, w * s) + (b - mean) * s + bias, where s = weight / sqrt(var + eps) for each output
+    channel. The new weights depend on parameters alone, so they are computed when the network is
+    loaded, not when it runs. Graphs that update their states (training) are left alone, and so are
+    layers whose result something else reads.
     """
 
     def apply(self, graph: Graph) -> Graph:
@@ -34,13 +35,17 @@ class FoldBatchNorm(Pass):
         results = (*rewriter.old.outputs.values(), *rewriter.old.updates.values())
         if len(rewriter.old.users_of(before.node)) != 1 or before in results:
             return None
-        x, mean, variance, weight, bias = rewriter.inputs(node)
+        x, mean, variance, *affine = rewriter.inputs(node)
         layer = rewriter.new.producer(x.value)
         if not isinstance(layer.op, Conv | ConvTranspose | Linear):
             return None
+        if isinstance(layer.op, Linear) and x.rank != 2:
+            return None  # the channels are axis 1, which is not the one the layer makes
         source, w, *b = (rewriter.new.tensor(v) for v in rewriter.new.inputs_of(layer.name))
-        scale = weight / (variance + node.op.eps).sqrt()
-        shift = ((b[0] - mean) if b else -mean) * scale + bias
+        deviation = (variance + node.op.eps).sqrt()
+        scale = affine[0] / deviation if affine else 1.0 / deviation
+        shift = ((b[0] - mean) if b else -mean) * scale
+        shift = shift + affine[1] if affine else shift
         scaled = w * self._along_outputs(layer, scale, w)
         return [apply(layer.op, source, scaled, shift)]
 
