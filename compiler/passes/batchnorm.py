@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..graph import Graph, Node
+from ..graph import Graph, Node, merge_origins
 from ..ops.base import apply
 from ..ops.conv import Conv, ConvTranspose
 from ..ops.linear import Linear
@@ -47,7 +47,8 @@ class FoldBatchNorm(Pass):
         shift = ((b[0] - mean) if b else -mean) * scale
         shift = shift + affine[1] if affine else shift
         scaled = w * self._along_outputs(layer, scale, w)
-        return [apply(layer.op, source, scaled, shift)]
+        with rewriter.new.scope(origins=merge_origins(layer, node)):
+            return [apply(layer.op, source, scaled, shift)]
 
     def _along_outputs(self, layer: Node, scale: Tensor, w: Tensor) -> Tensor:
         """The scale of each output channel, shaped to multiply the layer's weight."""
