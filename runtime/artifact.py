@@ -20,23 +20,23 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from ..compiler.driver import Options, compile_graph
-from ..compiler.errors import ArtifactError, QuernError
+from ..compiler.errors import ArtifactError, GraphError, QuernError
 from ..compiler.files import replacing
-from ..compiler.graph import Graph
 from ..compiler.llvm.cache import ObjectCache
 from ..compiler.llvm.target import Target
-from ..compiler.serialize import graph_from_json
 from ..compiler.types import Array
 from .executable import Executable
 from .image import Image, StoredGraph
 from .program import program_from_json, program_to_json
+
+if TYPE_CHECKING:
+    from ..compiler.graph import Graph
 
 FORMAT = "quern"
 VERSION = 1
@@ -97,6 +97,30 @@ def load(path: str | Path, threads: int | None = None) -> Executable:
         ArtifactError: the file is missing, damaged, foreign, or of another version.
     """
     name = Path(path)
+    parts, manifest = _opened(name)
+    state = _tensors(parts, "state.safetensors", name)
+    image = _trusted_image(parts, manifest, name) or _recompiled(parts, state, name)
+    try:
+        return Executable(image, threads, state)
+    except ArtifactError:
+        raise
+    except QuernError as error:
+        raise ArtifactError(f"{name} is damaged: {error}") from None
+
+
+def load_graph(path: str | Path) -> Graph:
+    """The network of a `.qn` file as it was declared, with the contents of its state.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, foreign, or of another version.
+    """
+    name = Path(path)
+    parts, _ = _opened(name)
+    return _graph(parts, _tensors(parts, "state.safetensors", name), name)
+
+
+def _opened(name: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """All parts of a file of this version, and its manifest."""
     parts = _read(name)
     manifest = _json(parts, "manifest.json", name)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -106,14 +130,7 @@ def load(path: str | Path, threads: int | None = None) -> Executable:
             f"{name} has version {manifest.get('version')!r}, this quern reads {VERSION}; "
             "compile the network again"
         )
-    state = _tensors(parts, "state.safetensors", name)
-    image = _trusted_image(parts, manifest, name) or _recompiled(parts, state, name)
-    try:
-        return Executable(image, threads, state)
-    except ArtifactError:
-        raise
-    except QuernError as error:
-        raise ArtifactError(f"{name} is damaged: {error}") from None
+    return parts, manifest
 
 
 def _trusted_image(parts: Mapping[str, bytes], manifest: Any, name: Path) -> Image | None:
@@ -143,11 +160,23 @@ def _trusted_image(parts: Mapping[str, bytes], manifest: Any, name: Path) -> Ima
 
 
 def _recompiled(parts: Mapping[str, bytes], state: Mapping[str, Array], name: Path) -> Image:
-    """The network compiled anew from its graph."""
+    """The network compiled anew from its graph. The compiler is only imported for this."""
+    from ..compiler.driver import Options, compile_graph
+
     try:
-        graph: Graph = graph_from_json(_json(parts, "graph.json", name), state)
-        return compile_graph(graph, Options()).image
+        return compile_graph(_graph(parts, state, name), Options()).image
+    except ArtifactError:
+        raise
     except QuernError as error:
+        raise ArtifactError(f"{name} cannot be compiled here: {error}") from None
+
+
+def _graph(parts: Mapping[str, bytes], state: Mapping[str, Array], name: Path) -> Graph:
+    from ..compiler.serialize import graph_from_json
+
+    try:
+        return graph_from_json(_json(parts, "graph.json", name), state)
+    except GraphError as error:
         raise ArtifactError(f"{name} is damaged: {error}") from None
 
 

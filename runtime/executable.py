@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compiler.errors import InputError
-from ..compiler.evaluate import evaluate
-from ..compiler.graph import Graph
+from ..compiler.errors import CompileError, InputError
 from ..compiler.llvm.jit import load
+from ..compiler.report import Report
 from ..compiler.types import Array, TensorType
 from .image import Image
 from .program import Program, SlotKind
 from .threads import BARRIER, PARALLEL, get_runner
+
+if TYPE_CHECKING:
+    from ..compiler.graph import Graph
 
 _ALIGN = 64
 
@@ -35,6 +37,7 @@ class Executable:
         program: how it runs.
         state: contents of parameters and buffers, by name; to be changed by `load_state`.
         threads: number of threads.
+        report: the stages of its compilation; None where it was not compiled in this process.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Executable:
         threads: int | None = None,
         state: Mapping[str, Array] | None = None,
         share: bool = False,
+        report: Report | None = None,
     ) -> None:
         """Loads a compiled network.
 
@@ -52,21 +56,38 @@ class Executable:
             state: contents of parameters and buffers; those of the graph by default.
             share: use the arrays of `state` themselves, not copies, so that executables of one
                 network work on the same state; see `refresh`.
+            report: of the compilation.
 
         Raises:
             InputError: contents of another type, or not contiguous where they are shared.
         """
         self.image = image
         self.program: Program = image.program
+        self.report = report
         self._runner = get_runner(threads)
         self._lock = threading.Lock()
-        self._library = load(list(image.objects.values()))
         self._arena = aligned_empty(self.program.arena_bytes)
         self.state = self._initial_state(image.source.graph.data if state is None else state, share)
         self._constants = {k: aligned_copy(v) for k, v in image.constants.items()}
         if any(name not in self._constants for name in self._constant_names()):
             self._prepare()
-        self._bind()
+        self._missing = image.target.missing
+        if not self._missing:  # else it can still be saved
+            self._library = load(list(image.objects.values()))
+            self._bind()
+
+    def __repr__(self) -> str:
+        program = self.program
+        takes, gives = (
+            ", ".join(f"{name} {type}" for name, type in values) or "nothing"
+            for values in (program.inputs, program.outputs)
+        )
+        kernels = f"{len(program.kernels)} kernel{'' if len(program.kernels) == 1 else 's'}"
+        bits, threads = self.image.target.vector_bits, self.threads
+        return (
+            f"<Executable {program.name}: {takes} -> {gives}; {kernels} of {bits}-bit vectors, "
+            f"{threads} thread{'' if threads == 1 else 's'}>"
+        )
 
     @property
     def graph(self) -> Graph:
@@ -127,6 +148,11 @@ class Executable:
         Returns:
             Outputs by name; the arrays are the caller's own.
         """
+        if self._missing:
+            raise CompileError(
+                f"{self.program.name} was compiled for {self.image.target.cpu}, this machine has "
+                f"no {', '.join(self._missing)}; compile it for this machine"
+            )
         feeds = self._checked(arrays)
         results = {n: np.empty(t.shape, t.dtype.numpy) for n, t in self.program.outputs}
         with self._lock:
@@ -201,6 +227,8 @@ class Executable:
         """Computes the constants that follow from the state, such as weights with folded norms."""
         if self.image.preparation is None:
             return
+        from ..compiler.evaluate import evaluate
+
         for name, array in evaluate(self.image.preparation.graph, self.state).outputs.items():
             if name in self._constants:
                 np.copyto(self._constants[name], array)

@@ -6,17 +6,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ..compiler.errors import GraphError
-from ..compiler.graph import Graph
 from ..compiler.llvm.target import Target
-from ..compiler.serialize import graph_from_json, graph_to_json
 from ..compiler.types import Array
 from .program import Program
 
+if TYPE_CHECKING:
+    from ..compiler.graph import Graph
+
 
 class StoredGraph:
-    """A graph, or its JSON, which is only decoded when somebody looks at it."""
+    """A graph, or its JSON, which is only decoded when somebody looks at it.
+
+    Running a network needs no graph: what works on graphs is imported here when it is needed.
+    """
 
     def __init__(self, content: Graph | str) -> None:
         self._content = content
@@ -27,8 +32,10 @@ class StoredGraph:
         Raises:
             GraphError: the text is damaged.
         """
-        if isinstance(self._content, Graph):
+        if not isinstance(self._content, str):
             return self._content
+        from ..compiler.serialize import graph_from_json
+
         try:
             return graph_from_json(json.loads(self._content))
         except json.JSONDecodeError as error:
@@ -39,6 +46,8 @@ class StoredGraph:
         """The graph as JSON, without the contents of parameters and buffers."""
         if isinstance(self._content, str):
             return self._content
+        from ..compiler.serialize import graph_to_json
+
         return json.dumps(graph_to_json(self._content), separators=(",", ":"))
 
 
