@@ -341,6 +341,16 @@ def test_a_vector_loop_that_scatters_runs_in_order() -> None:
     np.testing.assert_array_equal(run(kernel, np.array([0, 2, 2, 0, 2, 1])), [79, 78, 80])
 
 
+def test_lanes_whose_places_look_different_may_meet() -> None:
+    """max(-v, 0) is 0 in every lane, so each lane adds to the same element."""
+    x, y = Buffer("x", (1,)), Buffer("y", (12,))
+    place = clamp(0 - v, 0, 11)
+    body = Accumulate(y, (place,), ReduceOp.ADD, Load(x, (index(0),)))
+    total = np.zeros(12, np.float32)
+    interpret(Kernel("meet", (x, y), (For(v, 2, (body,), VECTOR, 1),)), [np.ones(1, np.float32), total])
+    np.testing.assert_array_equal(total, [2.0] + [0.0] * 11)
+
+
 def test_a_buffer_in_a_vector_loop_has_a_copy_a_lane() -> None:
     y = Buffer("y", (10,), I64)
     own = Buffer("own", (2,), I64, Space.STACK)

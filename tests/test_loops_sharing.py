@@ -179,6 +179,16 @@ def test_what_is_named_outside_of_all_loops_is_kept() -> None:
     assert names(Kernel("top", (x, y), body)) == set()
 
 
+def test_a_scalar_may_be_replaced() -> None:
+    """A counter: without phases, what is named at the top is loaded once."""
+    x, y = Buffer("x", ()), Buffer("y", ())
+    named = Let(Var("t", DType.FLOAT32), Load(x, ()))
+    kernel = Kernel("count", (x, y), (named, Store(y, (), add(named.var, number(1.0)))))
+    assert names(kernel) == {("x", "y")}
+    late = Kernel("late", (x, y), (Store(y, (), number(1.0)), Store(y, (), Load(x, ()))))
+    assert names(late) == set()
+
+
 def test_places_read_from_data_are_not_given_up() -> None:
     kernel = gather(5, 5)
     assert names(kernel) == set()

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from .access import Access, Accesses, collect
 from .independence import agreeing, common_loops
-from .ir import Buffer, Kernel
+from .ir import Buffer, For, Kernel, LoopKind, Stmt
 
 
 def shareable(kernel: Kernel, accesses: Accesses | None = None) -> frozenset[tuple[Buffer, Buffer]]:
@@ -45,12 +45,16 @@ def shareable(kernel: Kernel, accesses: Accesses | None = None) -> frozenset[tup
     )
 
 
+def _is_phase(stmt: Stmt) -> bool:
+    return isinstance(stmt, For) and stmt.kind is LoopKind.PARALLEL
+
+
 def _is_before(accesses: Accesses, load: Access, store: Access) -> bool:
     """Whether a load never comes after a store to the same place, were they in one memory."""
     agreed = agreeing(accesses, load, store)
     if agreed is None:
         return True
-    if not load.loops:
+    if not load.loops and any(_is_phase(stmt) for stmt in accesses.kernel.body):
         # What is named outside of all loops is loaded again in every phase that uses it.
         return False
     # Paths agree as far as the innermost common loop; then they tell which comes first in its body.

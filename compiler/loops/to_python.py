@@ -70,6 +70,17 @@ class _Slot(NamedTuple):
     private: bool
 
 
+class _Place(NamedTuple):
+    """An element of a buffer; if varying, one an iteration."""
+
+    array: str
+    position: str
+    varying: bool
+
+    def __str__(self) -> str:
+        return f"{self.array}[{self.position}]"
+
+
 class _VaryingConditionError(Exception):
     """Iterations of a loop cannot run at once: they do different things."""
 
@@ -253,21 +264,25 @@ class _Translator:
 
     def store(self, stmt: Store) -> None:
         value = self.expr(stmt.value)
-        place, at_once = self._place(stmt.buffer, stmt.index)
+        place = self._place(stmt.buffer, stmt.index)
         self._check_stored(stmt)
-        if self.lane and not at_once:
+        if self.lane and not place.varying:
             raise _VaryingConditionError
         self.emit(f"{place} = {value.text}")
 
     def accumulate(self, stmt: Accumulate) -> None:
         value = self.expr(stmt.value)
-        place, at_once = self._place(stmt.buffer, stmt.index)
+        place = self._place(stmt.buffer, stmt.index)
         self._check_stored(stmt)
         op, ufunc = _REDUCE[stmt.op]
-        if self.lane and not at_once:
+        if self.lane and not place.varying:
             self.emit(f"{place} = reduce({ufunc}, {place}, {value.text}, {self.lane})")
             return
-        old = self._loaded(place, at_once, stmt.buffer)
+        if self.lane and not self.buffers[stmt.buffer.name].private:
+            # Places that are written differently may be the same: every lane counts.
+            self.emit(f"{ufunc}.at({place.array}, {place.position}, {value.text})")
+            return
+        old = self._loaded(place, stmt.buffer)
         self.emit(f"{place} = {self._binary(op, stmt.buffer.dtype, old, value).text}")
 
     def _check_stored(self, stmt: Store | Accumulate) -> None:
@@ -300,15 +315,14 @@ class _Translator:
         return _Value(f"({value})" if value < 0 else str(value), False, value, value)
 
     def load(self, expr: Load) -> _Value:
-        return self._loaded(*self._place(expr.buffer, expr.index), expr.buffer)
+        return self._loaded(self._place(expr.buffer, expr.index), expr.buffer)
 
-    def _loaded(self, place: str, at_once: bool, buffer: Buffer) -> _Value:
-        if buffer.dtype is DType.INT64 and not at_once:
-            place = f"int({place})"
-        return self.named(place, at_once)
+    def _loaded(self, place: _Place, buffer: Buffer) -> _Value:
+        scalar = buffer.dtype is DType.INT64 and not place.varying
+        return self.named(f"int({place})" if scalar else f"{place}", place.varying)
 
-    def _place(self, buffer: Buffer, index: tuple[Expr, ...]) -> tuple[str, bool]:
-        """The checked element of a buffer, and whether it is one an iteration."""
+    def _place(self, buffer: Buffer, index: tuple[Expr, ...]) -> _Place:
+        """The checked element of a buffer."""
         slot = self.buffers[buffer.name]
         position, varying = "0", False
         for axis, (i, extent) in enumerate(zip(index, buffer.shape, strict=True)):
@@ -322,8 +336,8 @@ class _Translator:
             position = f"({position} * {extent} + {value.text})" if axis else value.text
             varying |= value.varying
         if slot.private:
-            return f"{slot.text}[{self.lane}, {position}]", True
-        return f"{slot.text}[{position}]", varying
+            return _Place(slot.text, f"{self.lane}, {position}", True)
+        return _Place(slot.text, position, varying)
 
     def binary(self, expr: Binary) -> _Value:
         if expr.a.dtype is not expr.b.dtype:

@@ -17,7 +17,7 @@ from .base import Pass
 class ShareCommonSubexpressions(Pass):
     """One node for all nodes of the same operation on the same inputs, and for equal constants.
 
-    The first one stays; it keeps its own origins and phase.
+    The first one stays, with its name and phase; the origins of the others come behind its own.
     """
 
     def apply(self, graph: Graph) -> Graph:
@@ -31,7 +31,8 @@ class ShareCommonSubexpressions(Pass):
                 digest = hashlib.sha256(content.tobytes()).digest()
                 key: Hashable = (node.op, digest)
             else:
-                key = (node.op, *(x.value for x in rewriter.inputs(node)))
+                # The text of the attributes too: to == and hash, 0.0 is -0.0 and True is 1.
+                key = (node.op, repr(node.op), *(x.value for x in rewriter.inputs(node)))
             found = seen.get(key)
             if found is None:
                 seen[key] = rewriter.keep(node)

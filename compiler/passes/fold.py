@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..graph import Graph, Node
 from ..ops.leaf import Constant, Leaf
 from ..rewrite import Rewriter, rewrite
@@ -36,5 +38,6 @@ class FoldConstants(Pass):
         limit = max(self.most, sum(x.type.size for x in inputs))
         if sum(t.size for t in node.types) > limit:
             return None
-        arrays = node.op.evaluate(*(new.data[x.value.node] for x in inputs))
+        with np.errstate(all="ignore"):
+            arrays = node.op.evaluate(*(new.data[x.value.node] for x in inputs))
         return [new.constant(a, name="folded") for a in arrays]

@@ -57,7 +57,7 @@ def hoist(graph: Graph) -> Prepared:
                 for v, t in zip(graph.outputs_of(node.name), node.types, strict=True)
             ]
 
-    main = rewrite(graph, rule)
+    main = rewrite(rewrite(graph, rule))  # once more, without what only the preparation needs
     part = _needed(preparation)
     for node in part.leaves(State):
         if node.name not in main:  # a run does not read it, but what is prepared follows from it

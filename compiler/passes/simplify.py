@@ -1,7 +1,7 @@
 """Algebra: nodes that do nothing go, pairs that undo each other go, dear ones become cheap ones.
 
-Only rewrites that keep every bit (but for the sign of a zero) are done, with NaN and infinity as they
-were: `x * 0` is not 0.
+Only rewrites that keep every bit (but for the sign of a zero, and the last bits of a power) are
+done, with NaN and infinity as they were: `x * 0` is not 0.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _divide(node: Node, inputs: tuple[Tensor, ...]) -> Tensor | None:
         return _like(a, node)
     if divisor and math.isfinite(divisor) and abs(math.frexp(divisor)[0]) == 0.5:
         inverse = 1.0 / divisor
-        return a * inverse if 2.0**-100 < abs(inverse) < 2.0**100 else None
+        return _like(a * inverse, node) if 2.0**-100 < abs(inverse) < 2.0**100 else None
     return None
 
 
@@ -152,8 +152,8 @@ def _where(node: Node, inputs: tuple[Tensor, ...]) -> Tensor | None:
 def _masked_pool(node: Node, condition: Tensor, a: Tensor, b: Tensor) -> Tensor | None:
     """The mask of a ReLU in front of a max-pool, taken from the pooled value instead.
 
-    Where y = relu(...), p = maxpool(y): a signal that comes back through the pool arrives only where
-    y = p, so `y > 0` there says the same as `p > 0`, and y itself need not be kept.
+    Where y = relu(...), p = maxpool(y): a signal that comes back through the pool arrives only
+    where y = p, so `y > 0` there says the same as `p > 0`, and y itself need not be kept.
     """
     pooled = _producer(a)
     mask = _producer(condition)
