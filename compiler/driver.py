@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..runtime.image import Image, StoredGraph
 from .graph import Graph
 from .llvm.cache import ObjectCache, object_key
 from .llvm.codegen import assembly
-from .llvm.emit import emit
+from .llvm.emit import emit, fingerprint
 from .llvm.phases import symbol_of
 from .llvm.pool import compile_all
 from .llvm.target import Target
 from .loops.bounds import prove
-from .loops.ir import Kernel
+from .loops.ir import Kernel, walk
 from .loops.printer import print_kernel
 from .lower.lower import lower
 from .ops.leaf import Constant
@@ -26,8 +25,11 @@ from .passes.expand import Expand
 from .passes.fold import FoldConstants
 from .passes.hoist import hoist
 from .passes.partition import Group, partition
+from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
+from .passes.snapshot import Snapshot
 from .plan import Placed, Planner
+from .printer import print_group
 from .report import Report
 
 
@@ -70,6 +72,7 @@ def standard_passes() -> tuple[Pass, ...]:
         Expand(),
         FoldConstants(),
         Simplify(),
+        SinkReshapes(),
         ShareCommonSubexpressions(),
         Simplify(),
     )
@@ -91,37 +94,41 @@ def lower_groups(graph: Graph, options: Options, report: Report) -> list[Placed]
     with report.stage("partition") as describe:
         groups = partition(graph)
         describe(f"{len(groups)} kernels")
-    with report.stage("lower"):
+    report.write("kernels", lambda: "\n\n".join(print_group(graph, g) for g in groups))
+    with report.stage("lower") as describe:
         placed = [Placed(g, lower(graph, g, options.target)) for g in groups]
+        describe(f"{sum(sum(1 for _ in walk(p.lowered.kernel.body)) for p in placed)} statements")
     with report.stage("prove bounds"):
         for item in placed:
-            prove(item.lowered.kernel)
+            prove(item.lowered.kernel, item.accesses)
     return placed
 
 
 def compile_graph(
-    graph: Graph, options: Options | None = None, dump: Path | None = None
+    graph: Graph, options: Options | None = None, report: Report | None = None
 ) -> Compiled:
     """Compiles a graph.
 
     Arguments:
         graph: what is compiled; its outputs and updates are what a run gives.
         options: how.
-        dump: folder for the text of every stage.
+        report: collects what happens.
 
     Raises:
         QuernError: what cannot be compiled, with node and line.
     """
     options = options or Options()
-    report = Report(dump)
+    report = report or Report()
     prepared = hoist(optimize(graph, options, report))
-    optimized = prepared.main
+    optimized = Snapshot().apply(prepared.main)
     planner = Planner(optimized, lower_groups(optimized, options, report))
     with report.stage("plan") as describe:
         program = planner.run()
         describe(f"{program.arena_bytes / 1e6:.1f} MB between kernels")
-    kernels = [p.lowered.kernel for p in planner.kernels]
-    report.write("loops", lambda: "\n\n".join(print_kernel(k) for k in kernels))
+    kernels = {p.symbol: p.lowered.kernel for p in planner.kernels}
+    report.write(
+        "loops", lambda: "\n\n".join(print_kernel(p.lowered.kernel) for p in planner.kernels)
+    )
     objects = compile_kernels(kernels, options, report)
     known = [n.name for n in optimized.leaves(Constant) if n.name in optimized.data]
     image = Image(
@@ -136,33 +143,32 @@ def compile_graph(
 
 
 def compile_kernels(
-    kernels: Sequence[Kernel], options: Options, report: Report
+    kernels: Mapping[str, Kernel], options: Options, report: Report
 ) -> dict[str, bytes]:
-    """Machine code by symbol: from the cache, or compiled now. Equal kernels are compiled once."""
+    """Machine code of kernels by their symbols: from the cache, or compiled now."""
     cache = ObjectCache()
-    distinct = {symbol_of(k): k for k in kernels}
-    keys = {symbol: object_key(options.target, symbol) for symbol in distinct}
+    keys = {symbol: object_key(options.target, fingerprint(), symbol) for symbol in kernels}
     objects: dict[str, bytes] = {}
     with report.stage("emit") as describe:
-        for symbol in distinct:
+        for symbol in kernels:
             found = cache.get(keys[symbol])
             if found is not None:
                 objects[symbol] = found
-        units = {s: emit(k, options.target).ir for s, k in distinct.items() if s not in objects}
+        units = {s: emit(k, options.target, s).ir for s, k in kernels.items() if s not in objects}
         describe(f"{sum(map(len, units.values())) // 1024} KB of LLVM IR")
     with report.stage("machine code") as describe:
         result = compile_all(units, options.target, None, options.workers)
         for symbol, data in result.objects.items():
             cache.put(keys[symbol], data)
         describe(f"{len(units)} kernels compiled, {len(objects)} from the cache")
-    _dump_code(distinct, options.target, report)
+    _dump_code(kernels, options.target, report)
     return {**objects, **result.objects}
 
 
 def _dump_code(kernels: Mapping[str, Kernel], target: Target, report: Report) -> None:
     if report.dump is None:
         return
-    texts = {f"{k.name} {s}": emit(k, target).ir for s, k in kernels.items()}
+    texts = {f"{k.name} {s}": emit(k, target, s).ir for s, k in kernels.items()}
     report.write("llvm", lambda: "\n".join(f"; {n}\n{t}" for n, t in texts.items()), "ll")
     code = {n: assembly(t, target) for n, t in texts.items()}
     report.write("assembly", lambda: "\n".join(f"# {n}\n{t}" for n, t in code.items()), "s")

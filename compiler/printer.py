@@ -12,12 +12,15 @@ import dataclasses
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .graph import Graph, Node, Phase
 from .ops.base import format_attribute
 from .ops.leaf import Constant, Leaf, Parameter
 from .types import Array
+
+if TYPE_CHECKING:
+    from .passes.partition import Group
 
 _MARGIN = "  "
 _INLINE_ELEMENTS = 6
@@ -46,6 +49,35 @@ def print_graph(graph: Graph, width: int = 100) -> str:
         if entries:
             lines += ["", f"{heading}:", *_layout(entries, width)]
     return "\n".join(lines) + "\n"
+
+
+def print_group(graph: Graph, group: Group, width: int = 100) -> str:
+    """A kernel to be: its nodes, what it reads from memory and what it writes, without a newline
+    at the end.
+
+    Arguments:
+        graph: that was partitioned.
+        group: the kernel.
+        width: columns.
+    """
+    space = f"over ({', '.join(map(str, group.space))})"
+    axes = f", reduces axes {', '.join(map(str, group.axes))}" if group.axes else ""
+    anchor = f", around {group.anchor}" if group.anchor else ""
+    nodes = [graph.node(name) for name in group.nodes]
+    lines = [f"kernel {group.name}: {group.phase.value} {space}{axes}{anchor}"]
+    lines += _layout((_node_line(graph, n) for n in nodes), width)
+    for verb, values in (("reads", group.inputs), ("writes", group.outputs)):
+        if values:
+            listed = ", ".join(f"{v} : {graph.type_of(v)}" for v in values)
+            lines += textwrap.wrap(
+                f"{verb} {listed.replace(' : ', _BOUND + ':' + _BOUND)}",
+                width,
+                initial_indent=_MARGIN,
+                subsequent_indent=_MARGIN * 3,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join(line.replace(_BOUND, " ") for line in lines)
 
 
 def shown_attributes(node: Node) -> dict[str, Any]:

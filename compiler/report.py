@@ -30,10 +30,12 @@ class Report:
 
     Attributes:
         dump: folder into which every stage's text is written, numbered in order; None for none.
+        follow: is told of every stage when it ends.
         stages: so far.
     """
 
     dump: Path | None = None
+    follow: Callable[[Stage], None] | None = None
     stages: list[Stage] = field(default_factory=list)
     _files: int = 0
 
@@ -48,7 +50,10 @@ class Report:
 
         start = time.perf_counter()
         yield describe
-        self.stages.append(Stage(name, time.perf_counter() - start, detail))
+        done = Stage(name, time.perf_counter() - start, detail)
+        self.stages.append(done)
+        if self.follow is not None:
+            self.follow(done)
 
     def write(self, name: str, text: Callable[[], str], suffix: str = "txt") -> None:
         """Writes a stage's text to the dump folder, if there is one."""

@@ -11,18 +11,40 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Public name -> the module it lives in. A public module (`nn`) maps to itself (`.nn`).
+# Public name -> "MODULE" it lives in; "MODULE:NAME" where it has another name there, "MODULE:" for the
+# module itself.
 _EXPORTS: dict[str, str] = {
+    "ArtifactError": ".compiler.errors",
+    "CompileError": ".compiler.errors",
+    "DType": ".compiler.types",
+    "DTypeError": ".compiler.errors",
+    "DataError": ".compiler.errors",
+    "Executable": ".runtime.executable",
+    "GradientError": ".compiler.errors",
+    "Graph": ".compiler.graph",
+    "GraphError": ".compiler.errors",
+    "InputError": ".compiler.errors",
+    "QuernError": ".compiler.errors",
+    "ShapeError": ".compiler.errors",
+    "TensorType": ".compiler.types",
     "Trainer": ".frontends.training.trainer",
+    "TrainingError": ".compiler.errors",
+    "UsageError": ".compiler.errors",
+    "check_gradients": ".compiler.check",
     "compile": ".frontends.compile",
-    "draw": ".compiler.draw",
+    "differentiate": ".compiler.autodiff",
+    "draw": ".frontends.compile",
+    "from_networkx": ".frontends.networkx",
+    "grad": ".compiler.autodiff:differentiate",
     "interpret": ".frontends.compile",
     "load": ".runtime.artifact",
     "manual_seed": ".frontends.nn.init",
-    "nn": ".nn",
-    "optim": ".optim",
+    "nn": ".nn:",
+    "optim": ".optim:",
     "spec": ".frontends.nn.trace",
+    "to_networkx": ".frontends.networkx",
     "trace": ".frontends.nn.trace",
+    "zoo": ".frontends.zoo:",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -31,22 +53,44 @@ if TYPE_CHECKING:
     # The names of _EXPORTS once more, for type checkers and editors:
     from . import nn as nn
     from . import optim as optim
-    from .compiler.draw import draw as draw
+    from .compiler.autodiff import differentiate as differentiate
+    from .compiler.autodiff import differentiate as grad
+    from .compiler.check import check_gradients as check_gradients
+    from .compiler.errors import ArtifactError as ArtifactError
+    from .compiler.errors import CompileError as CompileError
+    from .compiler.errors import DataError as DataError
+    from .compiler.errors import DTypeError as DTypeError
+    from .compiler.errors import GradientError as GradientError
+    from .compiler.errors import GraphError as GraphError
+    from .compiler.errors import InputError as InputError
+    from .compiler.errors import QuernError as QuernError
+    from .compiler.errors import ShapeError as ShapeError
+    from .compiler.errors import TrainingError as TrainingError
+    from .compiler.errors import UsageError as UsageError
+    from .compiler.graph import Graph as Graph
+    from .compiler.types import DType as DType
+    from .compiler.types import TensorType as TensorType
+    from .frontends import zoo as zoo
     from .frontends.compile import compile as compile
+    from .frontends.compile import draw as draw
     from .frontends.compile import interpret as interpret
+    from .frontends.networkx import from_networkx as from_networkx
+    from .frontends.networkx import to_networkx as to_networkx
     from .frontends.nn.init import manual_seed as manual_seed
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace
     from .frontends.training.trainer import Trainer as Trainer
     from .runtime.artifact import load as load
+    from .runtime.executable import Executable as Executable
 else:  # unseen by type checkers, so that they still find a misspelt name
 
     def __getattr__(name: str) -> object:
         """Import a public name on its first use (PEP 562)."""
         if name not in _EXPORTS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = import_module(_EXPORTS[name], __name__)
-        value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+        home, colon, there = _EXPORTS[name].partition(":")
+        module = import_module(home, __name__)
+        value = module if colon and not there else getattr(module, there or name)
         globals()[name] = value
         return value
 
