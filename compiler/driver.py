@@ -10,7 +10,6 @@ from .graph import Graph
 from .llvm.cache import ObjectCache, object_key
 from .llvm.codegen import assembly
 from .llvm.emit import emit, fingerprint
-from .llvm.phases import symbol_of
 from .llvm.pool import compile_all
 from .llvm.target import Target
 from .loops.bounds import prove

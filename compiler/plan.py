@@ -1,24 +1,26 @@
 """Where every value lives, and in which order kernels run.
 
-Values between kernels live in one arena. A value's bytes are taken from before the kernel that writes
-it until after the last one that reads it; a kernel that reads an element only where it writes it may
-write over its input. Offsets are given to the largest values first, each at the lowest place where
-nothing alive at the same time is in the way (Pisarchyk and Lee, Efficient memory management for deep
-neural net inference, 2020: greedy by size).
+Values between kernels live in one arena. A value's bytes are taken from before the kernel that
+writes it until after the last one that reads it; a kernel that reads an element only where it
+writes it may write over its input. Offsets are given to the largest values first, each at the
+lowest place where nothing alive at the same time is in the way (Pisarchyk and Lee, Efficient memory
+management for deep neural net inference, 2020: greedy by size).
 
 An update of a state is written straight into the state where nothing reads the old contents later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..runtime.program import Copy, KernelCall, Program, Slot, SlotKind, Step
 from .errors import CompileError
 from .graph import Graph, Value
-from .llvm.phases import phases_of, split, symbol_of
+from .llvm.phases import distinct, phases_of, split, symbol_of
 from .loops import ir
+from .loops.access import Accesses, collect
 from .loops.cost import cost
 from .loops.sharing import shareable
 from .lower.binding import Lowered
@@ -35,12 +37,30 @@ class Placed:
     """A kernel of the plan.
 
     Arguments:
-        group: the nodes it computes.
-        lowered: the kernel and its arguments; () group-less ones copy.
+        group: the nodes it computes; None if it only copies.
+        lowered: the kernel and its arguments.
     """
 
     group: Group | None
     lowered: Lowered
+
+    @cached_property
+    def accesses(self) -> Accesses:
+        """What the kernel reads and writes, and where."""
+        return collect(self.lowered.kernel)
+
+    @cached_property
+    def shareable(self) -> frozenset[tuple[Value, Value]]:
+        """Pairs (input, output) of the arguments that may be the same memory."""
+        kernel, arguments = self.lowered.kernel, self.lowered.arguments
+        values = dict(zip(kernel.parameters, arguments, strict=True))
+        pairs = shareable(kernel, self.accesses)
+        return frozenset((values[a], values[b]) for a, b in pairs)
+
+    @cached_property
+    def symbol(self) -> str:
+        """What the functions' names start with."""
+        return symbol_of(self.lowered.kernel)
 
 
 @dataclass
@@ -88,24 +108,16 @@ class Planner:
         """Whether nothing reads the old contents once `value` is written."""
         writer = self._writer(value)
         for number, placed in enumerate(self.kernels):
-            lowered = placed.lowered
-            readers = [v for v in lowered.arguments if storage(self.graph, v) == state]
+            arguments = placed.lowered.arguments
+            readers = [v for v in arguments if storage(self.graph, v) == state]
             if not readers or number < writer:
                 continue
-            if number > writer or not self._in_place(lowered, readers, value):
+            in_place = all((v, value) in placed.shareable for v in readers)
+            if number > writer or not in_place:
                 return False
         results = (*self.graph.outputs.values(), *self.graph.updates.values())
         others = [v for v in results if storage(self.graph, v) == state]
         return not others
-
-    def _in_place(self, lowered: Lowered, readers: Sequence[Value], value: Value) -> bool:
-        pairs = self._shared(lowered)
-        return len(readers) == 1 and (readers[0], value) in pairs
-
-    def _shared(self, lowered: Lowered) -> set[tuple[Value, Value]]:
-        """Pairs (input, output) of a kernel's arguments that may be the same memory."""
-        values = dict(zip(lowered.kernel.parameters, lowered.arguments, strict=True))
-        return {(values[a], values[b]) for a, b in shareable(lowered.kernel)}
 
     def _writer(self, value: Value) -> int:
         for number, placed in enumerate(self.kernels):
@@ -126,20 +138,17 @@ class Planner:
 
     def _add_copies(self) -> None:
         """Kernels that move updates into states that could not be overwritten."""
-        moved: set[Value] = set()
-        for state, value in sorted(self.graph.updates.items(), key=self._comes_from_no_state):
-            base = storage(self.graph, value)
+        bases = {state: storage(self.graph, v) for state, v in self.graph.updates.items()}
+        replaced = {Value(state) for state, base in bases.items() if base != Value(state)}
+        for result in (*self.graph.outputs.values(), *bases.values()):
+            if storage(self.graph, result) in replaced:
+                raise CompileError(f"{result} is wanted after {self.graph.name} has replaced it")
+        for state, value in self.graph.updates.items():
+            base = bases[state]
             if self.owners.get(base) == self._state_slot(state) or base == Value(state):
                 continue
-            if base in moved:
-                raise CompileError(f"{state} and {base} replace each other; add a buffer between")
-            moved.add(Value(state))
             kernel = copy_kernel(f"update_{state}", self.graph.type_of(value))
             self.kernels.append(Placed(None, Lowered(kernel, (value, Value(state)))))
-
-    def _comes_from_no_state(self, update: tuple[str, Value]) -> bool:
-        """Order of copies: those that read a state come before that is written."""
-        return not isinstance(self.graph.producer(storage(self.graph, update[1])).op, State)
 
     # -- the arena --------------------------------------------------------------------------------
 
@@ -148,12 +157,11 @@ class Planner:
         for number, placed in enumerate(self.kernels):
             if placed.group is None:
                 continue
-            shared = self._shared(placed.lowered)
             for value in placed.group.outputs:
                 if value in self.owners:
                     continue
                 until = max(last.get(value, number), number)
-                block = self._overwritten(number, value, shared, last)
+                block = self._overwritten(number, value, last)
                 if block is None:
                     nbytes = self.graph.type_of(value).nbytes
                     block = _Block(str(value), nbytes, number, until)
@@ -167,12 +175,11 @@ class Planner:
                 last[storage(self.graph, value)] = number
         return last
 
-    def _overwritten(
-        self, number: int, value: Value, shared: set[tuple[Value, Value]], last: dict[Value, int]
-    ) -> _Block | None:
+    def _overwritten(self, number: int, value: Value, last: Mapping[Value, int]) -> _Block | None:
         """The block of an input that ends here and may be written over."""
-        arguments = self.kernels[number].lowered.arguments
-        for given, written in shared:
+        placed = self.kernels[number]
+        arguments = placed.lowered.arguments
+        for given, written in sorted(placed.shareable):
             base = storage(self.graph, given)
             block = self.blocks.get(base)
             if written != value or block is None or block.last != number or last[base] != number:
@@ -204,11 +211,12 @@ class Planner:
                 slots.setdefault(slot, len(slots))
             calls.append(self._call(placed, tuple(slots[s] for s in owned)))
             where = dict(zip((b.name for b in kernel.buffers), owned, strict=True))
-            symbol = symbol_of(kernel)
-            for phase, body in zip(phases_of(kernel, symbol), split(kernel), strict=True):
+            bodies = split(kernel)
+            phases = phases_of(kernel, placed.symbol, bodies)
+            for phase, body in zip(phases, bodies, strict=True):
                 total = work(body.body) * phase.extent
                 parallel = phase.parallel and phase.extent > 1 and total >= _SERIAL_WORK
-                reads, writes = _accesses(body.body, where)
+                reads, writes = _accesses((*body.lets, *body.body), where)
                 barrier = barriers.before(reads, writes, parallel)
                 steps.append(Step(phase.symbol, phase.extent, parallel, barrier, number))
         copies = tuple(self._copies(slots))
@@ -226,7 +234,7 @@ class Planner:
 
     def _call(self, placed: Placed, slots: tuple[int, ...]) -> KernelCall:
         kernel, group = placed.lowered.kernel, placed.group
-        counted = cost(kernel)
+        counted = cost(kernel, placed.accesses)
         return KernelCall(
             kernel.name,
             group.nodes if group else (),
@@ -329,7 +337,7 @@ def _accesses(block: ir.Block, where: dict[str, Slot]) -> tuple[set[Slot], set[S
         if isinstance(stmt, ir.Store | ir.Accumulate) and stmt.buffer.name in where:
             writes.add(where[stmt.buffer.name])
         for expr in ir.expressions(stmt):
-            for part in ir.walk_expr(expr):
+            for part in distinct(expr):
                 if isinstance(part, ir.Load) and part.buffer.name in where:
                     reads.add(where[part.buffer.name])
     return reads, writes

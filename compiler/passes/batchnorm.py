@@ -17,7 +17,7 @@ from .base import Pass
 
 @dataclass(frozen=True)
 class FoldBatchNorm(Pass):
-    """conv(x, w) + b, normalised by (mean, var, weight, bias), as one convolution with other weights:
+    """conv(x, w) + b, normalised by (mean, var, weight, bias), as one layer with other weights:
 
     conv(x, w * s) + (b - mean) * s + bias, where s = weight / sqrt(var + eps) for each output
     channel. The new weights depend on parameters alone, so they are computed when the network is

@@ -14,7 +14,6 @@ from ..tensor import Tensor
 from ..types import Shape
 from .base import Pass
 
-
 _POINTWISE = (pw.Pointwise, pw.Cast)
 _DEPTH = 4
 
