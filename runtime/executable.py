@@ -175,9 +175,7 @@ class Executable:
         return {name: self._fitting(name, type, arrays[name]) for name, type in expected.items()}
 
     def _fitting(self, name: str, type: TensorType, given: Any) -> Array:
-        array = np.asarray(given)
-        if array.dtype != type.dtype.numpy and not isinstance(given, np.ndarray):
-            array = np.asarray(given, type.dtype.numpy)
+        array = self._as_array(name, type, given)
         if array.shape != type.shape or array.dtype != type.dtype.numpy:
             raise InputError(
                 f"input {name} of {self.program.name} is {type}, "
@@ -186,6 +184,17 @@ class Executable:
         if not array.dtype.isnative or not array.flags.aligned:
             return np.ascontiguousarray(array, type.dtype.numpy).copy()
         return np.ascontiguousarray(array)
+
+    def _as_array(self, name: str, type: TensorType, given: Any) -> Array:
+        """The array, or numbers and lists of them as one of the input's dtype."""
+        wanted = type.dtype.numpy
+        try:
+            array = np.asarray(given)
+        except ValueError as error:
+            raise InputError(f"input {name} of {self.program.name}: {error}") from None
+        if isinstance(given, np.ndarray) or not np.can_cast(array.dtype, wanted, "same_kind"):
+            return array
+        return array.astype(wanted)
 
     # -- state ------------------------------------------------------------------------------------
 
