@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..runtime.image import Image, StoredGraph
 from .graph import Graph
@@ -22,7 +22,7 @@ from .passes.batchnorm import FoldBatchNorm
 from .passes.cse import ShareCommonSubexpressions
 from .passes.expand import Expand
 from .passes.fold import FoldConstants
-from .passes.hoist import hoist
+from .passes.hoist import Prepared, hoist
 from .passes.partition import Group, partition
 from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
@@ -88,6 +88,12 @@ def optimize(graph: Graph, options: Options, report: Report) -> Graph:
     return graph
 
 
+def prepare(graph: Graph, options: Options, report: Report) -> Prepared:
+    """The graph whose nodes become kernels, and apart what follows from parameters alone."""
+    prepared = hoist(optimize(graph, options, report))
+    return replace(prepared, main=Snapshot().apply(prepared.main))
+
+
 def lower_groups(graph: Graph, options: Options, report: Report) -> list[Placed]:
     """The kernels of an optimized graph, proved to stay inside their buffers."""
     with report.stage("partition") as describe:
@@ -118,8 +124,8 @@ def compile_graph(
     """
     options = options or Options()
     report = report or Report()
-    prepared = hoist(optimize(graph, options, report))
-    optimized = Snapshot().apply(prepared.main)
+    prepared = prepare(graph, options, report)
+    optimized = prepared.main
     planner = Planner(optimized, lower_groups(optimized, options, report))
     with report.stage("plan") as describe:
         program = planner.run()

@@ -12,13 +12,12 @@ import numpy as np
 from ..compiler.autodiff import differentiate
 from ..compiler.draw import STAGES, Drawing
 from ..compiler.draw import draw as draw_graph
-from ..compiler.driver import Options, compile_graph, optimize
+from ..compiler.driver import Options, compile_graph, prepare
 from ..compiler.errors import InputError, UsageError
 from ..compiler.evaluate import evaluate
 from ..compiler.graph import Graph
 from ..compiler.llvm.target import Target
 from ..compiler.ops.leaf import Input
-from ..compiler.passes.hoist import hoist
 from ..compiler.passes.partition import Group, partition
 from ..compiler.report import Report
 from ..compiler.types import DType, TensorType
@@ -140,7 +139,7 @@ def draw(
         graph = differentiate(graph)
     if stage == "declared":
         return draw_graph(graph, path, stage, fold)
-    graph = hoist(optimize(graph, Options(), Report())).main
+    graph = prepare(graph, Options(), Report()).main
     if stage == "optimized":
         return draw_graph(graph, path, stage, fold)
     return draw_graph(graph, path, stage, fold, _boxes(partition(graph)))

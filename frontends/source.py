@@ -274,7 +274,8 @@ def _run_file(path: Path) -> ModuleType:
     """The file as a module, run as `python FILE` would, but not under the name `__main__`."""
     name = f"quern_source_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     folder = str(path.resolve().parent)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Public name -> "MODULE" it lives in; "MODULE:NAME" where it has another name there, "MODULE:" for the
+# Public name -> "MODULE" it lives in; "MODULE:NAME" where it has another name there; "MODULE:" for a
 # module itself.
 _EXPORTS: dict[str, str] = {
     "ArtifactError": ".compiler.errors",
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from . import nn as nn
     from . import optim as optim
     from .compiler.autodiff import differentiate as differentiate
-    from .compiler.autodiff import differentiate as grad
+    from .compiler.autodiff import differentiate as grad  # noqa: F401
     from .compiler.check import check_gradients as check_gradients
     from .compiler.errors import ArtifactError as ArtifactError
     from .compiler.errors import CompileError as CompileError
