@@ -16,6 +16,7 @@ from .errors import GradientError
 from .graph import Graph, Node, Phase, Value
 from .ops.leaf import Leaf, Parameter
 from .passes.expand import Expand
+from .passes.merge_recurrences import MergeRecurrences
 from .rewrite import rewrite
 from .tensor import Tensor
 
@@ -135,7 +136,7 @@ def differentiate(
                 f"{', '.join(names)} does not depend on it; leave it out of wrt or freeze it"
             ).at(name, x.graph.producer(x.value).source)
         result.outputs[_gradient_name(result, name)] = signal.value
-    return rewrite(result)  # without the signals that nobody asked for
+    return MergeRecurrences().apply(rewrite(result))  # without signals that nobody asked for
 
 
 def _differentiable_by(graph: Graph, expanded: Graph, name: str) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .autodiff import gradients
+from .body import Body
 from .errors import GradientError
 from .evaluate import Evaluation, evaluate
 from .graph import Graph, Node, Value
@@ -230,6 +231,8 @@ def _widened(attribute: Any) -> Any:
         return tuple(_widened(a) for a in attribute)
     if isinstance(attribute, TensorType):
         return attribute.with_dtype(_widened(attribute.dtype))
+    if isinstance(attribute, Body):
+        return Body.of(as_float64(attribute.graph))
     return DType.FLOAT64 if attribute is DType.FLOAT32 else attribute
 
 

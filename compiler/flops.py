@@ -19,6 +19,7 @@ from .ops.indexing import ScatterAdd, ScatterAddAlongAxis
 from .ops.linear import MatMul
 from .ops.pointwise import Pointwise
 from .ops.pool import MaxPool, MaxPoolGradient, SumPool, SumPoolGradient
+from .ops.recurrence import Recurrence
 from .ops.reduce import Reduction
 from .types import TensorType
 
@@ -48,6 +49,11 @@ def graph_flops(graph: Graph) -> int:
 @flops.register
 def _(op: Composite, inputs: Types, outputs: Types) -> int:
     return graph_flops(expansion(op, tuple(inputs)))
+
+
+@flops.register
+def _(op: Recurrence, inputs: Types, outputs: Types) -> int:
+    return op.steps * graph_flops(op.body.graph)
 
 
 @flops.register

@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .body import Body
 from .graph import Graph, Node, Phase
 from .ops.base import format_attribute
 from .ops.leaf import Constant, Leaf, Parameter
@@ -48,7 +49,21 @@ def print_graph(graph: Graph, width: int = 100) -> str:
     for heading, entries in sections:
         if entries:
             lines += ["", f"{heading}:", *_layout(entries, width)]
+    for body, owners in _bodies(nodes).items():
+        text = print_graph(body.graph, width - len(_MARGIN)).splitlines()
+        inside = (f"{_MARGIN}{line}" if line else "" for line in text)
+        lines += ["", f"body of {', '.join(owners)}:", *inside]
     return "\n".join(lines) + "\n"
+
+
+def _bodies(nodes: Iterable[Node]) -> dict[Body, list[str]]:
+    """The graphs inside of operations, and the names of the nodes that have them."""
+    found: dict[Body, list[str]] = {}
+    for node in nodes:
+        for value in node.op.attributes().values():
+            if isinstance(value, Body):
+                found.setdefault(value, []).append(node.name)
+    return found
 
 
 def print_group(graph: Graph, group: Group, width: int = 100) -> str:

@@ -15,6 +15,7 @@ import test_ops_norm
 import test_ops_pointwise
 import test_ops_random
 import test_ops_reduce
+import test_recurrence
 from gradcheck import type_of
 from op_cases import Case, positive, spread
 from oracles import check_kernels
@@ -39,6 +40,7 @@ _MODULES = (
     test_ops_pointwise,
     test_ops_random,
     test_ops_reduce,
+    test_recurrence,
 )
 
 IMAGE = spread((2, 4, 6, 5))

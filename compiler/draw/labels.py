@@ -7,6 +7,7 @@ from typing import Any
 
 from ..graph import Node, Phase
 from ..ops.base import format_attribute
+from ..ops.recurrence import Recurrence
 from ..printer import shown_attributes
 from ..types import DType, Shape, TensorType
 
@@ -53,6 +54,9 @@ def op_text(node: Node, inputs: Sequence[TensorType], constants: Sequence[str] =
     name = " ".join([node.op.name, " · ".join(constants)]).strip()
     if node.phase is not Phase.FORWARD:
         return name
+    if isinstance(node.op, Recurrence):
+        way = "steps backwards" if node.op.reverse else "steps"
+        return f"{name}, {node.op.steps} {way}"
     attributes = shown_attributes(node)
     kernel = attributes.pop("kernel", None)
     if kernel is None and type(node.op).__module__.endswith(".conv") and len(inputs) > 1:

@@ -11,6 +11,7 @@ from itertools import chain, takewhile
 from ..errors import UsageError
 from ..graph import Graph, Node, Phase, Value
 from ..ops.leaf import Buffer, Constant, Input, Leaf, Parameter
+from ..ops.recurrence import Recurrence
 from ..printer import location
 from .fold import Fold, origin_name
 from .labels import count_text, number_text, op_text, shape_text
@@ -223,6 +224,9 @@ class _Maker:
                     state = boxes[tail].kind.is_leaf
                     label = "" if state else shape_text(self.graph.type_of(value))
                     self._add_arrow(Arrow(tail, head, label))
+            if isinstance(node.op, Recurrence) and head in boxes and boxes[head].kind is Kind.OP:
+                kept = node.types[: node.op.states]
+                self._add_arrow(Arrow(head, head, ", ".join(map(shape_text, kept))))
 
     def _add_arrow(self, arrow: Arrow) -> None:
         """Folded boxes have many values in common; arrows that look the same are drawn once."""

@@ -14,11 +14,12 @@ import pkgutil
 import re
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import GraphError, ShapeError
 from ..types import Array, DType, TensorType
@@ -31,6 +32,19 @@ _REGISTRY: dict[str, type[Op]] = {}
 _FIELD_TYPES: dict[type[Op], dict[str, Any]] = {}
 
 MAX_RANK = 64  # NumPy's own limit
+
+
+class Structured(ABC):
+    """Base of attributes with a JSON form of their own. They are frozen and hashable."""
+
+    @abstractmethod
+    def to_json(self) -> Any:
+        """Plain JSON data."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, data: Any) -> Self:
+        """The equal attribute, from data that need not be trusted."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +210,8 @@ def field_types(cls: type[Op]) -> dict[str, Any]:
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, Structured):
+        return value.to_json()
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, TensorType):
@@ -225,6 +241,8 @@ def _decode(value: Any, hint: Any) -> Any:
         return type_from_json(value)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
+    if isinstance(hint, type) and issubclass(hint, Structured):
+        return hint.from_json(value)
     if hint is float:
         return _decode_float(value)
     if type(value) is not hint:
