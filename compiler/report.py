@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,18 +25,29 @@ class Stage:
     detail: str
 
 
+_FOLLOWER: ContextVar[Callable[[Stage], None] | None] = ContextVar("follower", default=None)
+
+
+@contextmanager
+def following(tell: Callable[[Stage], None]) -> Iterator[None]:
+    """Tells of every stage of every compilation inside, when it ends."""
+    token = _FOLLOWER.set(tell)
+    try:
+        yield
+    finally:
+        _FOLLOWER.reset(token)
+
+
 @dataclass
 class Report:
     """Collects the stages of one compilation.
 
     Attributes:
         dump: folder into which every stage's text is written, numbered in order; None for none.
-        follow: is told of every stage when it ends.
         stages: so far.
     """
 
     dump: Path | None = None
-    follow: Callable[[Stage], None] | None = None
     stages: list[Stage] = field(default_factory=list)
     _files: int = 0
 
@@ -52,8 +64,9 @@ class Report:
         yield describe
         done = Stage(name, time.perf_counter() - start, detail)
         self.stages.append(done)
-        if self.follow is not None:
-            self.follow(done)
+        tell = _FOLLOWER.get()
+        if tell is not None:
+            tell(done)
 
     def write(self, name: str, text: Callable[[], str], suffix: str = "txt") -> None:
         """Writes a stage's text to the dump folder, if there is one."""

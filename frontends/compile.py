@@ -37,7 +37,6 @@ def compile(
     target: str | Target | None = None,
     dump: str | Path | None = None,
     workers: int | None = None,
-    report: Report | None = None,
 ) -> Executable:
     """Compiles a network to machine code.
 
@@ -50,7 +49,6 @@ def compile(
         target: "avx512", "avx2" or "sse"; the host by default.
         dump: folder into which the text of every stage is written.
         workers: processes that compile kernels.
-        report: collects what happens; `report` of what is returned, by default a new one.
 
     Returns:
         What can be called with NumPy arrays.
@@ -59,7 +57,7 @@ def compile(
         QuernError: what does not fit, with node and line.
     """
     chosen = Target.named(target) if isinstance(target, str) else target or Target.host()
-    report = report or Report(Path(dump) if dump else None)
+    report = Report(Path(dump) if dump else None)
     compiled = compile_graph(as_graph(source, *specs), Options(chosen, workers=workers), report)
     return Executable(compiled.image, threads, report=report)
 
@@ -99,7 +97,7 @@ def _feeds(graph: Graph, arrays: Sequence[Any], named: Mapping[str, Any]) -> dic
         raise InputError(f"{graph.name} takes {len(names)} inputs, got {len(arrays)}")
     for name in named:
         if name not in names:
-            raise InputError(unknown(f"input of {graph.name}", name, names))
+            raise InputError(unknown("input", name, names, graph.name))
     return {**dict(zip(names, arrays, strict=False)), **named}
 
 

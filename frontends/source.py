@@ -90,7 +90,7 @@ class Source:
         if not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
             for name in named:
                 if name not in names:
-                    raise UsageError(unknown(f"input of {self.name}", name, names))
+                    raise UsageError(unknown("input", name, names, self.name))
         try:
             signature.bind(*specs, **named)
         except TypeError as error:
@@ -133,12 +133,12 @@ def source_of(what: Any) -> Source:
     return Source(getattr(what, "__name__", "graph"), what)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """`there is no KIND 'NAME'; did you mean …?`, or else what there is."""
+def unknown(kind: str, name: str, known: Iterable[str], owner: str = "") -> str:
+    """`OWNER has no KIND 'NAME'; did you mean …?`, or else what there is."""
     listed = list(known)
     close = get_close_matches(name, listed, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there is {_listing(listed)}"
-    return f"there is no {kind} {name!r}; {hint}"
+    return f"{f'{owner} has' if owner else 'there is'} no {kind} {name!r}; {hint}"
 
 
 def _listing(names: list[str], most: int = 12) -> str:
@@ -153,7 +153,7 @@ def _with_types(graph: Graph, specs: tuple[TensorType, ...], named: Types) -> Gr
         raise UsageError(f"{graph.name} has {len(inputs)} inputs, {len(specs)} types were given")
     for name, type in {**dict(zip(inputs, specs, strict=False)), **named}.items():
         if name not in inputs:
-            raise UsageError(unknown(f"input of {graph.name}", name, inputs))
+            raise UsageError(unknown("input", name, inputs, graph.name))
         if inputs[name] != type:
             raise UsageError(
                 f"input {name} of {graph.name} is {inputs[name]}, it cannot become {type}: a graph "
@@ -227,7 +227,7 @@ def _from_python(path: Path, name: str | None) -> Source:
         raise UsageError(f"say which network of {path}: {path}:NAME with {_listing(networks)}")
     found = vars(module).get(name)
     if found is None:
-        raise UsageError(unknown(f"network of {path}", name, networks))
+        raise UsageError(unknown("network", name, networks, str(path)))
     if isinstance(found, type) and issubclass(found, Module):
         found = _called(found, path, name)
     elif callable(found) and not isinstance(found, Module) and not _parameters(found):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Public name -> "MODULE" it lives in; "MODULE:NAME" where it has another name there; "MODULE:" for a
-# module itself.
+# Public name -> "MODULE" that it lives in; "MODULE:NAME" where it has another name there; "MODULE:"
+# for a module itself.
 _EXPORTS: dict[str, str] = {
     "ArtifactError": ".compiler.errors",
     "CompileError": ".compiler.errors",

@@ -6,7 +6,7 @@ from .batches import Batch, Batches, Transform
 from .cifar import cifar10, cifar100
 from .dataset import Dataset, Inputs, Splits, from_arrays
 from .idx import idx, mnist, read_idx
-from .npz import npz, read_npz
+from .npz import npz, read_npy, read_npz
 from .prefetch import Prefetcher
 from .sources import SPECS, digits, hold_out, load_dataset, load_splits
 from .transforms import (
@@ -43,6 +43,7 @@ __all__ = [
     "random_crop",
     "random_horizontal_flip",
     "read_idx",
+    "read_npy",
     "read_npz",
     "resize",
 ]

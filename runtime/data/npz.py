@@ -65,6 +65,12 @@ def read_npz(path: PathLike, suffix: str = "") -> dict[str, Array]:
     return arrays
 
 
+def read_npy(path: PathLike) -> Array:
+    """The array of an `.npy` file, in native byte order; numbers and bools only."""
+    with reading(path, "an .npy file"), open(path, "rb") as stream:
+        return _read_npy(stream, os.fspath(path))
+
+
 def _read_npy(stream: ByteStream, where: str) -> Array:
     start = bytes(read_up_to(stream, 8))
     if len(start) < 8 or start[:6] != _MAGIC or start[6] not in (1, 2, 3):

@@ -1,0 +1,39 @@
+"""`quern explain SOURCE NODE`"""
+
+from __future__ import annotations
+
+import argparse
+
+from ...compiler.errors import UsageError
+from . import options as arguments
+
+SUMMARY = "show the kernels that compute a node: nodes, cost, loops, machine code"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
+    arguments.add_source(parser)
+    parser.add_argument(
+        "node", metavar="NODE", help="a layer or other node, a module, or a parameter"
+    )
+    parser.add_argument("--llvm", action="store_true", help="also print its LLVM IR")
+    parser.add_argument("--asm", action="store_true", help="also print its assembly")
+    arguments.add_stage_of_training(parser)
+    arguments.add_target(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prints what has become of a node."""
+    from ...compiler.driver import Options
+    from ...compiler.explain import explain
+    from ...compiler.llvm.target import Target
+    from ..source import unknown
+    from .network import graph_of
+
+    graph = graph_of(options)
+    origins = [o.name for n in graph.nodes() for o in n.origins]
+    known = dict.fromkeys([*origins, *(n.name for n in graph.nodes())])
+    if not any(k == options.node or k.startswith(f"{options.node}.") for k in known):
+        raise UsageError(unknown("node", options.node, known, graph.name))
+    target = Target.named(options.target) if options.target else Target.host()
+    print(explain(graph, options.node, Options(target)).text(options.llvm, options.asm))
