@@ -301,13 +301,14 @@ class _Partition:
         found = [self.drafts[i] for i in numbers]
         return sorted(found, key=lambda d: (d.anchor is None, -d.number))
 
-    def _siblings(self, axes: tuple[int, ...], x: Value) -> list[_Draft]:
-        """Groups that walk over what `x` is computed from to reduce the same axes."""
+    def _siblings(self, axes: tuple[int, ...] | None, x: Value) -> list[_Draft]:
+        """Groups that walk over what `x` is computed from, to reduce the same axes or none."""
         shape = self.graph.type_of(x).shape
         names = self.floating.get(x.node, frozenset((x.node,)))
         read = [v for n in names for v in self.graph.inputs_of(n)]
         sources = {*names, *(v.node for v in read if self.graph.type_of(v).shape == shape)}
         numbers = {n for name in sources for n in self.readers.get(name, ())}
+        numbers |= {self.home[name] for name in sources if name in self.home}
         found = [self.drafts[n] for n in sorted(numbers, reverse=True)]
         return [d for d in found if d.axes == axes]
 
@@ -424,10 +425,20 @@ class _Partition:
         if isinstance(node.op, Leaf) or value in self.stored:
             return
         if node.name not in self.home:
-            draft = self._new(node.types[0].shape, node.phase)
+            draft = self._companion(node) or self._new(node.types[0].shape, node.phase)
             self.home[node.name] = draft.number
             self._join(draft, node)
         self.stored[value] = None
+
+    def _companion(self, node: Node) -> _Draft | None:
+        """A group of point nodes that goes over the same elements as a floating one."""
+        if role(node.op) is not Role.POINT:
+            return None
+        for draft in self._siblings(None, Value(node.name)):
+            same = draft.anchor is None and draft.space == node.types[0].shape
+            if same and self._may_follow(draft, node) and self._joinable(draft, node):
+                return draft
+        return None
 
     # -- finishing --------------------------------------------------------------------------------
 
