@@ -106,24 +106,34 @@ class Planner:
 
     def _may_overwrite(self, state: Value, value: Value) -> bool:
         """Whether nothing reads the old contents once `value` is written."""
-        writer = self._writer(value)
-        for number, placed in enumerate(self.kernels):
-            arguments = placed.lowered.arguments
-            readers = [v for v in arguments if storage(self.graph, v) == state]
-            if not readers or number < writer:
-                continue
-            in_place = all((v, value) in placed.shareable for v in readers)
-            if number > writer or not in_place:
+        writer = self._writers[value]
+        for number, given in self._readers.get(state, ()):
+            if number > writer:
                 return False
-        results = (*self.graph.outputs.values(), *self.graph.updates.values())
-        others = [v for v in results if storage(self.graph, v) == state]
-        return not others
+            if number == writer and (given, value) not in self.kernels[number].shareable:
+                return False
+        return state not in self._wanted
 
-    def _writer(self, value: Value) -> int:
+    @cached_property
+    def _readers(self) -> dict[Value, list[tuple[int, Value]]]:
+        """For each value in memory, the kernels that are given it, and as what view."""
+        found: dict[Value, list[tuple[int, Value]]] = {}
         for number, placed in enumerate(self.kernels):
-            if placed.group and value in placed.group.outputs:
-                return number
-        raise AssertionError(f"no kernel writes {value}")
+            for value in placed.lowered.arguments:
+                found.setdefault(storage(self.graph, value), []).append((number, value))
+        return found
+
+    @cached_property
+    def _wanted(self) -> frozenset[Value]:
+        """What outputs and updates take from memory."""
+        results = (*self.graph.outputs.values(), *self.graph.updates.values())
+        return frozenset(storage(self.graph, v) for v in results)
+
+    @cached_property
+    def _writers(self) -> dict[Value, int]:
+        """The kernel that computes each value that gets into memory."""
+        groups = enumerate(placed.group for placed in self.kernels)
+        return {v: number for number, group in groups if group for v in group.outputs}
 
     def _state_slot(self, name: str) -> Slot:
         return Slot(SlotKind.STATE, name, self.graph.node(name).types[0].nbytes)
