@@ -22,7 +22,8 @@ from ..compiler.passes.partition import Group, partition
 from ..compiler.report import Report
 from ..compiler.types import DType, TensorType
 from ..runtime.executable import Executable
-from .source import source_of, unknown
+from .source import source_of
+from .suggest import unknown
 
 
 def as_graph(source: Any, *specs: TensorType) -> Graph:

@@ -17,10 +17,9 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
@@ -35,6 +34,7 @@ from ..compiler.types import TensorType
 from .networkx import from_networkx
 from .nn.module import Module
 from .nn.trace import trace_call
+from .suggest import listing, unknown
 
 Content = Module | Callable[..., Any] | Graph
 
@@ -133,19 +133,6 @@ def source_of(what: Any) -> Source:
     return Source(getattr(what, "__name__", "graph"), what)
 
 
-def unknown(kind: str, name: str, known: Iterable[str], owner: str = "") -> str:
-    """`OWNER has no KIND 'NAME'; did you mean …?`, or else what there is."""
-    listed = list(known)
-    close = get_close_matches(name, listed, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there is {_listing(listed)}"
-    return f"{f'{owner} has' if owner else 'there is'} no {kind} {name!r}; {hint}"
-
-
-def _listing(names: list[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
-
-
 def _with_types(graph: Graph, specs: tuple[TensorType, ...], named: Types) -> Graph:
     """The graph, when its inputs are of the types that were told."""
     inputs = {n.name: n.types[0] for n in graph.leaves(Input)}
@@ -190,9 +177,10 @@ def _from_zoo(name: str) -> Source:
 
     entry = find(name)
     if entry is None:
+        told = unknown("network", name, entries())
         raise UsageError(
-            f"{unknown('network', name, entries())} "
-            "`quern models` lists them; a network of your own is FILE.py:NAME"
+            f"{told}{' ' if told.endswith('?') else '; '}`quern models` lists them, a network of "
+            "your own is FILE.py:NAME"
         )
     return Source(entry.name, entry.build(), (entry.input,), training=False)
 
@@ -224,7 +212,7 @@ def _from_python(path: Path, name: str | None) -> Source:
     public = {k: v for k, v in vars(module).items() if not k.startswith("_")}
     networks = [k for k, v in public.items() if _is_network_of(v, module)]
     if not name:
-        raise UsageError(f"say which network of {path}: {path}:NAME with {_listing(networks)}")
+        raise UsageError(f"say which network of {path}: {path}:NAME with {listing(networks)}")
     found = vars(module).get(name)
     if found is None:
         raise UsageError(unknown("network", name, networks, str(path)))
@@ -232,6 +220,8 @@ def _from_python(path: Path, name: str | None) -> Source:
         found = _called(found, path, name)
     elif callable(found) and not isinstance(found, Module) and not _parameters(found):
         found = _called(found, path, name)  # a function that makes the network
+    if isinstance(found, str | os.PathLike):
+        raise UsageError(f"{path}:{name} is a text, no network")
     try:
         source = source_of(found)
     except UsageError as error:

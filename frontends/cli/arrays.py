@@ -12,10 +12,9 @@ from numpy.lib.format import write_array
 
 from ...compiler.errors import UsageError
 from ...compiler.files import replacing
-from ...compiler.types import Array, DType, TensorType
+from ...compiler.types import Array, TensorType
 from ...runtime.data import read_npy, read_npz
-from ..nn.module import Module
-from ..source import Content, unknown
+from ..suggest import unknown
 from .console import note
 from .options import is_type, types_of
 
@@ -74,19 +73,6 @@ def read_inputs(texts: Sequence[str]) -> Given:
                 placed.append(array)
     specs, types = types_of(text for text in texts if is_type(text))
     return Given(placed, named, specs, types)
-
-
-def specs_of(given: Given, content: Content) -> tuple[list[TensorType], dict[str, TensorType]]:
-    """Types of the inputs; floats are those of the network's own parameters."""
-    states = content._named_states() if isinstance(content, Module) else ()
-    floats = [state.dtype for _, state in states if state.dtype.is_float]
-
-    def spec(array: Array) -> TensorType:
-        dtype = DType.of(array.dtype)
-        return TensorType(array.shape, floats[0] if floats and dtype.is_float else dtype)
-
-    placed = [*map(spec, given.placed), *given.specs]
-    return placed, {**{k: spec(a) for k, a in given.named.items()}, **given.types}
 
 
 def fill(

@@ -7,10 +7,14 @@ from pathlib import Path
 
 from ...compiler.graph import Graph
 from ...compiler.report import Stage
-from ...compiler.summary import si_text
+from ...compiler.types import Array, DType, TensorType
 from ...runtime.executable import Executable
 from ..compile import compile
+from ..nn.module import Module
+from ..source import Content
+from .arrays import Given
 from .console import note, note_stage, working
+from .memory import memory_text
 
 
 def compile_network(
@@ -25,15 +29,14 @@ def compile_network(
     return executable
 
 
-def memory_text(executable: Executable) -> str:
-    """`planned peak memory 12.3 MB: inputs and outputs 1.2 MB, …`"""
-    program = executable.program
-    ends = sum(type.nbytes for _, type in (*program.inputs, *program.outputs))
-    parts = {
-        "inputs and outputs": ends,
-        "between kernels": program.arena_bytes,
-        "parameters and buffers": sum(type.nbytes for _, type in program.states),
-        "constants": sum(a.nbytes for a in executable.constants.values()),
-    }
-    listed = ", ".join(f"{name} {si_text(size)}B" for name, size in parts.items())
-    return f"planned peak memory {si_text(sum(parts.values()))}B: {listed}"
+def specs_of(given: Given, content: Content) -> tuple[list[TensorType], dict[str, TensorType]]:
+    """Types of the inputs; floats are those of the network's own parameters."""
+    states = content._named_states() if isinstance(content, Module) else ()
+    floats = [state.dtype for _, state in states if state.dtype.is_float]
+
+    def spec(array: Array) -> TensorType:
+        dtype = DType.of(array.dtype)
+        return TensorType(array.shape, floats[0] if floats and dtype.is_float else dtype)
+
+    placed = [*map(spec, given.placed), *given.specs]
+    return placed, {**{k: spec(a) for k, a in given.named.items()}, **given.types}

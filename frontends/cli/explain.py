@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
     from ...compiler.driver import Options
     from ...compiler.explain import explain
     from ...compiler.llvm.target import Target
-    from ..source import unknown
+    from ..suggest import unknown
     from .network import graph_of
 
     graph = graph_of(options)

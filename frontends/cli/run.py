@@ -76,8 +76,7 @@ def _loaded(options: argparse.Namespace, given: Given) -> Executable:
     if options.source.endswith(".qn") and options.target is None:
         return _from_file(options)
     from ..source import source_of
-    from .arrays import specs_of
-    from .build import compile_network
+    from .build import compile_network, specs_of
 
     source = source_of(options.source)
     specs, types = specs_of(given, source.content)
@@ -92,8 +91,8 @@ def _from_file(options: argparse.Namespace) -> Executable:
     begin = time.perf_counter()
     executable = load(options.source, options.threads)
     if options.verbose:
-        from .build import memory_text
         from .console import note
+        from .memory import memory_text
 
         note(f"loaded {options.source} in {1e3 * (time.perf_counter() - begin):.1f} ms")
         note(memory_text(executable))

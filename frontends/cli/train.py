@@ -60,8 +60,6 @@ def run(options: argparse.Namespace) -> None:
     source = source_of(options.source)
     if not isinstance(source.content, Module):
         raise UsageError(f"{options.source} is no module; only modules are trained")
-    data = load_splits(options.data)
-    print(f"{options.data}: {len(data.train):,} rows to train on, {len(data.test):,} to test on")
     trainer = Trainer(
         source.content,
         loss=options.loss,
@@ -69,6 +67,8 @@ def run(options: argparse.Namespace) -> None:
         threads=options.threads,
         seed=options.seed,
     )
+    data = load_splits(options.data)
+    print(f"{options.data}: {len(data.train):,} rows to train on, {len(data.test):,} to test on")
     trainer.fit(
         data,
         options.epochs,
