@@ -79,5 +79,9 @@ class TrainingError(QuernError):
     """Training cannot go on, for instance because the loss is not finite."""
 
 
+class OnnxError(QuernError):
+    """An ONNX model is damaged, or holds what cannot be compiled."""
+
+
 class UsageError(QuernError):
     """A command or function was called in a way it does not understand."""

@@ -24,6 +24,7 @@ _EXPORTS: dict[str, str] = {
     "Graph": ".compiler.graph",
     "GraphError": ".compiler.errors",
     "InputError": ".compiler.errors",
+    "OnnxError": ".compiler.errors",
     "QuernError": ".compiler.errors",
     "ShapeError": ".compiler.errors",
     "TensorType": ".compiler.types",
@@ -35,6 +36,7 @@ _EXPORTS: dict[str, str] = {
     "differentiate": ".compiler.autodiff",
     "draw": ".frontends.compile",
     "from_networkx": ".frontends.networkx",
+    "from_onnx": ".frontends.onnx",
     "grad": ".compiler.autodiff:differentiate",
     "interpret": ".frontends.compile",
     "load": ".runtime.artifact",
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from .compiler.errors import GradientError as GradientError
     from .compiler.errors import GraphError as GraphError
     from .compiler.errors import InputError as InputError
+    from .compiler.errors import OnnxError as OnnxError
     from .compiler.errors import QuernError as QuernError
     from .compiler.errors import ShapeError as ShapeError
     from .compiler.errors import TrainingError as TrainingError
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
     from .frontends.nn.init import manual_seed as manual_seed
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace
+    from .frontends.onnx import from_onnx as from_onnx
     from .frontends.training.trainer import Trainer as Trainer
     from .runtime.artifact import load as load
     from .runtime.executable import Executable as Executable

@@ -8,6 +8,7 @@ from operator import add
 import numpy as np
 import pytest
 import test_ops_activation
+import test_ops_einsum
 import test_ops_indexing
 import test_ops_loss
 import test_ops_movement
@@ -15,6 +16,8 @@ import test_ops_norm
 import test_ops_pointwise
 import test_ops_random
 import test_ops_reduce
+import test_ops_scatter
+import test_ops_trigonometry
 import test_recurrence
 from gradcheck import type_of
 from op_cases import Case, positive, spread
@@ -33,6 +36,7 @@ from quern.compiler.types import Array, DType, TensorType
 
 _MODULES = (
     test_ops_activation,
+    test_ops_einsum,
     test_ops_indexing,
     test_ops_loss,
     test_ops_movement,
@@ -40,6 +44,8 @@ _MODULES = (
     test_ops_pointwise,
     test_ops_random,
     test_ops_reduce,
+    test_ops_scatter,
+    test_ops_trigonometry,
     test_recurrence,
 )
 

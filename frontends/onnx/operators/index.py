@@ -1,0 +1,72 @@
+"""Gathering and scattering."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....compiler.errors import OnnxError
+from ....compiler.ops import scatter as sc
+from ....compiler.ops.indexing import Take, TakeAlongAxis
+from ....compiler.tensor import Tensor
+from ....compiler.types import DType, normalize_axis
+from ..call import Call, Result, operator
+
+
+def _indices(x: Tensor) -> Tensor:
+    return x if x.dtype in (DType.INT32, DType.INT64) else x.cast(DType.INT64)
+
+
+@operator("Gather")
+def _gather(call: Call) -> Result:
+    x = call.x()
+    axis = normalize_axis(call.integer("axis", 0), x.rank)
+    return call.apply(Take(axis), x, _indices(call.x(1)))
+
+
+@operator("GatherElements")
+def _gather_elements(call: Call) -> Result:
+    x = call.x()
+    axis = normalize_axis(call.integer("axis", 0), x.rank)
+    return call.apply(TakeAlongAxis(axis), x, _indices(call.x(1)))
+
+
+@operator("GatherND")
+def _gather_nd(call: Call) -> Result:
+    return call.apply(sc.GatherND(call.integer("batch_dims", 0)), call.x(0), _indices(call.x(1)))
+
+
+def _reduction(call: Call) -> sc.ScatterMode:
+    name = call.text("reduction", "none")
+    try:
+        return sc.ScatterMode(name)
+    except ValueError:
+        raise OnnxError(f"the reduction {name!r} is not supported") from None
+
+
+@operator("ScatterND")
+def _scatter_nd(call: Call) -> Result:
+    x, indices, updates = call.all()
+    return call.apply(sc.ScatterND(_reduction(call)), x, _indices(indices), updates)
+
+
+@operator("ScatterElements", "Scatter")
+def _scatter_elements(call: Call) -> Result:
+    x, indices, updates = call.all()
+    axis = normalize_axis(call.integer("axis", 0), x.rank)
+    return call.apply(sc.ScatterElements(axis, _reduction(call)), x, _indices(indices), updates)
+
+
+@operator("Compress")
+def _compress(call: Call) -> Result:
+    x = call.x()
+    (chosen,) = np.nonzero(call.known(1))
+    if "axis" not in call.attributes:
+        x, axis = x.reshape(-1), 0
+    else:
+        axis = normalize_axis(call.integer("axis"), x.rank)
+    return call.apply(Take(axis), x, call.constant(chosen))
+
+
+@operator("NonZero")
+def _nonzero(call: Call) -> Result:
+    return np.array(np.nonzero(call.known(0)), np.int64)
