@@ -117,6 +117,14 @@ from ..frontends.nn.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from ..frontends.nn.recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+)
 from ..frontends.nn.shape import (
     ChannelShuffle,
     Flatten,
@@ -136,6 +144,9 @@ from . import functional, init
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -175,6 +186,7 @@ __all__ = [
     "Dropout3d",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GroupNorm",
     "HalfSquaredErrorLoss",
     "Hardsigmoid",
@@ -188,6 +200,7 @@ __all__ = [
     "InstanceNorm3d",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -215,6 +228,7 @@ __all__ = [
     "PixelShuffle",
     "PixelUnshuffle",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",

@@ -1,0 +1,381 @@
+"""Recurrent layers and cells, with PyTorch's arguments, initial contents and state-dict keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ...compiler.errors import ShapeError, UsageError
+from ...compiler.ops.base import apply
+from ...compiler.ops.indexing import stack
+from ...compiler.ops.movement import Concat
+from ...compiler.tensor import Tensor
+from . import init
+from .context import require_trace, snake_case
+from .functional.dropout import dropout as drop
+from .functional.recurrent import (
+    Cell,
+    Elman,
+    Gated,
+    LongShortTerm,
+    Weights,
+    run_cell,
+    run_layer,
+    valid_steps,
+)
+from .linear import empty
+from .module import Layer
+from .state import Parameter
+
+States = tuple[Tensor, ...]
+
+
+class Recurrent(Layer):
+    """Base of what has the parameters of recurrent cells."""
+
+    def __init__(self, cell: Cell, input_size: int, bias: bool) -> None:
+        super().__init__()
+        if cell.hidden_size < 1 or input_size < 0:
+            raise UsageError(
+                f"{type(self).__name__} of input_size {input_size} and hidden_size "
+                f"{cell.hidden_size}: give a hidden_size from 1"
+            )
+        if not 0 <= cell.proj_size < max(cell.hidden_size, 1):
+            raise UsageError(
+                f"proj_size {cell.proj_size} is from 0 to below hidden_size {cell.hidden_size}"
+            )
+        self.cell = cell
+        self.input_size = input_size
+        self.hidden_size = cell.hidden_size
+        self.proj_size = cell.proj_size
+        self.bias = bias
+
+    def _add_cell(self, input_size: int, suffix: str = "") -> None:
+        for name, shape in self.cell.shapes(input_size, self.bias).items():
+            self.register_parameter(name + suffix, Parameter(empty(*shape)))
+
+    def _weights(self, suffix: str = "") -> Weights:
+        names = self.cell.shapes(self.input_size, self.bias)
+        return {name: self.get_parameter(name + suffix) for name in names}
+
+    def reset_parameters(self) -> None:
+        """New random contents, uniform in ±1 / sqrt(hidden_size)."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            init.uniform_(parameter, -bound, bound)
+
+    def _as_states(self, given: object, like: Tensor, lead: tuple[int, ...]) -> States:
+        """Initial states (*lead, size), zeros where none are given.
+
+        Raises:
+            ShapeError: what is given has other shapes.
+        """
+        sizes, names = self.cell.state_sizes, self.cell.state_names
+        if given is None:
+            return tuple(like.constant(0).broadcast_to((*lead, n)) for n in sizes)
+        states = (given,) if isinstance(given, Tensor) else given
+        if not isinstance(states, Sequence) or len(states) != len(names):
+            wanted = ", ".join(f"{n}_0" for n in names)
+            raise ShapeError(f"{type(self).__name__} takes the initial states {wanted}")
+        for state, name, size in zip(states, names, sizes, strict=True):
+            if state.shape != (*lead, size):
+                raise ShapeError(
+                    f"{name}_0 is {state.type}, it must have the shape {(*lead, size)}"
+                )
+        return tuple(states)
+
+    def _check_input(self, x: Tensor, rank: int) -> None:
+        if x.rank not in (rank, rank - 1) or x.shape[-1] != self.input_size:
+            axes = "(T, B, I)" if rank == 3 else "(B, I)"
+            raise ShapeError(
+                f"{type(self).__name__} takes {axes}, or without B, with I = {self.input_size}, "
+                f"got {x.type}"
+            )
+
+
+class RecurrentLayers(Recurrent):
+    """Base of the recurrent layers: cells over sequences, several layers, one or two directions.
+
+    The input is (T, B, I), (B, T, I) with `batch_first`, or (T, I) for one sequence. Initial states
+    are (layers * directions, B, size), zeros by default. The output is (T, B, directions * size),
+    that of the last layer, beside the final states. `lengths` (B,) tells how many steps each
+    sequence has: what comes after them changes nothing, and gives 0.
+
+    Parameters are weight_ih_l0 (gates * H, I), weight_hh_l0 (gates * H, size), bias_ih_l0 and
+    bias_hh_l0 (gates * H,), and the same for each layer, l1, …, and direction, l0_reverse.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+    ) -> None:
+        super().__init__(cell, input_size, bias)
+        if num_layers < 1:
+            raise UsageError(f"num_layers is from 1, got {num_layers}")
+        if not 0.0 <= dropout <= 1.0:
+            raise UsageError(f"dropout is a probability from 0 to 1, got {dropout}")
+        self.num_layers = num_layers
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        for layer in range(num_layers):
+            before = cell.output_size * self.num_directions if layer else input_size
+            for suffix in self._suffixes(layer):
+                self._add_cell(before, suffix)
+        self.reset_parameters()
+
+    @property
+    def num_directions(self) -> int:
+        """2 for bidirectional layers, else 1."""
+        return 2 if self.bidirectional else 1
+
+    def _suffixes(self, layer: int) -> list[str]:
+        return [f"_l{layer}", f"_l{layer}_reverse"][: self.num_directions]
+
+    def _run(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
+        """The output and the final states of all layers, in the axes of the input."""
+        self._check_input(x, 3)
+        if x.rank == 2:
+            return self._run_one(x, given, lengths)
+        x = x.transpose(0, 1) if self.batch_first else x
+        steps, batch, _ = x.shape
+        count = self.num_layers * self.num_directions
+        states = self._as_states(given, x, (count, batch))
+        mask = None if lengths is None else valid_steps(lengths, steps, batch)
+        if mask is not None:
+            x = mask.where(x, 0.0)  # were it not a number, the gradients would be none either
+        finals: list[States] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction, suffix in enumerate(self._suffixes(layer)):
+                own = [s[len(finals)] for s in states]
+                output, final = self._run_direction(x, own, suffix, mask, direction == 1)
+                outputs.append(output)
+                finals.append(final)
+            x = apply(Concat(2), *outputs) if len(outputs) > 1 else outputs[0]
+            if layer < self.num_layers - 1:
+                x = drop(x, self.dropout, self.training)
+        last = tuple(stack(parts) for parts in zip(*finals, strict=True))
+        return x.transpose(0, 1) if self.batch_first else x, last
+
+    def _run_direction(
+        self, x: Tensor, states: list[Tensor], suffix: str, mask: Tensor | None, reverse: bool
+    ) -> tuple[Tensor, States]:
+        """One direction of one layer. The only one there is has the name of the module."""
+        name, prefix = suffix.removeprefix("_"), x.graph._scope.prefix
+        if self.num_layers * self.num_directions == 1:
+            prefix, _, name = (require_trace(name).take_name() or snake_case(self)).rpartition(".")
+        with x.graph.scope(prefix=prefix):
+            return run_layer(self.cell, x, states, self._weights(suffix), mask, reverse, name)
+
+    def _run_one(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
+        """One sequence without a batch axis."""
+        if lengths is not None:
+            raise UsageError("lengths are for batches; cut the one sequence where it ends")
+        axis = 0 if self.batch_first else 1
+        if given is not None:
+            states = self._as_states(given, x, (self.num_layers * self.num_directions,))
+            given = tuple(s.unsqueeze(1) for s in states)
+        output, finals = self._run(x.unsqueeze(axis), given, None)
+        return output.squeeze(axis), tuple(s.squeeze(1) for s in finals)
+
+    def extra_repr(self) -> str:
+        text = f"{self.input_size}, {self.hidden_size}"
+        defaults = {
+            "proj_size": 0,
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+        }
+        given = ((name, getattr(self, name), usual) for name, usual in defaults.items())
+        return text + "".join(f", {name}={value}" for name, value, usual in given if value != usual)
+
+
+class RNN(RecurrentLayers):
+    """h[t] = tanh(x[t] W_ihᵀ + b_ih + h[t-1] W_hhᵀ + b_hh), or relu (Elman, 1990).
+
+    Arguments:
+        input_size: I.
+        hidden_size: H.
+        num_layers: each reads the output of the one before.
+        nonlinearity: "tanh" or "relu".
+        bias: whether there are b_ih and b_hh.
+        batch_first: input and output are (B, T, *).
+        dropout: of the output of every layer but the last, in training.
+        bidirectional: a second cell runs backwards, its output stands behind that of the first.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+    ) -> None:
+        cell = Elman(hidden_size, nonlinearity=nonlinearity)
+        super().__init__(cell, input_size, num_layers, bias, batch_first, dropout, bidirectional)
+        self.nonlinearity = nonlinearity
+
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        output, (h,) = self._run(input, hx, lengths)
+        return output, h
+
+
+class LSTM(RecurrentLayers):
+    """i, f, o = σ(…), g = tanh(…), c[t] = f c[t-1] + i g, h[t] = o tanh(c[t]) (Hochreiter and
+    Schmidhuber, 1997; Gers, Schmidhuber and Cummins, 2000).
+
+    Rows of the weights are those of i, f, g and o. Initial and final states are (h, c).
+
+    Arguments:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: as of RNN.
+        proj_size: h is projected to so many elements; 0 leaves it as it is (Sak et al., 2014).
+        peepholes: i and f also see c[t-1], and o sees c[t], through the rows i, f, o of
+            weight_peephole_l0 (3, H), … (Gers and Schmidhuber, 2000).
+        coupled: f = 1 - i; the rows of f are left out (Greff et al., 2017).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        peepholes: bool = False,
+        coupled: bool = False,
+    ) -> None:
+        cell = _long_short_term(hidden_size, proj_size, peepholes, coupled)
+        super().__init__(cell, input_size, num_layers, bias, batch_first, dropout, bidirectional)
+
+    def forward(
+        self,
+        input: Tensor,
+        hx: tuple[Tensor, Tensor] | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        output, (h, c) = self._run(input, hx, lengths)
+        return output, (h, c)
+
+
+class GRU(RecurrentLayers):
+    """r, z = σ(…), n = tanh(x W_inᵀ + b_in + r (h W_hnᵀ + b_hn)), h' = (1 - z) n + z h
+    (Cho et al., 2014).
+
+    Rows of the weights are those of r, z and n. Arguments are those of RNN.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+    ) -> None:
+        cell = Gated(hidden_size)
+        super().__init__(cell, input_size, num_layers, bias, batch_first, dropout, bidirectional)
+
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        output, (h,) = self._run(input, hx, lengths)
+        return output, h
+
+
+def _long_short_term(size: int, projected: int, peepholes: bool, coupled: bool) -> LongShortTerm:
+    gates = 3 if coupled else 4
+    return LongShortTerm(size, projected, gates, peepholes=peepholes, coupled=coupled)
+
+
+# -- cells ----------------------------------------------------------------------------------------
+
+
+class RecurrentCell(Recurrent):
+    """Base of single steps: input (B, I) or (I,), states (B, H) or (H,), zeros by default.
+
+    Parameters are weight_ih (gates * H, I), weight_hh (gates * H, H), bias_ih and bias_hh.
+    """
+
+    def __init__(self, cell: Cell, input_size: int, bias: bool) -> None:
+        super().__init__(cell, input_size, bias)
+        self._add_cell(input_size)
+        self.reset_parameters()
+
+    def _run(self, x: Tensor, given: object) -> States:
+        self._check_input(x, 2)
+        states = self._as_states(given, x, x.shape[:-1])
+        if x.rank == 2:
+            return run_cell(self.cell, x, states, self._weights())
+        rows = [s.unsqueeze(0) for s in states]
+        after = run_cell(self.cell, x.unsqueeze(0), rows, self._weights())
+        return tuple(s.squeeze(0) for s in after)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+
+class RNNCell(RecurrentCell):
+    """One step of RNN: (input, h) gives h."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
+    ) -> None:
+        super().__init__(Elman(hidden_size, nonlinearity=nonlinearity), input_size, bias)
+        self.nonlinearity = nonlinearity
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        (h,) = self._run(input, hx)
+        return h
+
+
+class LSTMCell(RecurrentCell):
+    """One step of LSTM, perhaps with peepholes or coupled gates: (input, (h, c)) gives (h, c)."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        peepholes: bool = False,
+        coupled: bool = False,
+    ) -> None:
+        super().__init__(_long_short_term(hidden_size, 0, peepholes, coupled), input_size, bias)
+
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        h, c = self._run(input, hx)
+        return h, c
+
+
+class GRUCell(RecurrentCell):
+    """One step of GRU: (input, h) gives h."""
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
+        super().__init__(Gated(hidden_size), input_size, bias)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        (h,) = self._run(input, hx)
+        return h
