@@ -16,7 +16,7 @@ from ..ops.movement import Concat
 from ..passes.partition import Group
 from ..types import Shape
 from .binding import Binding, Lowered
-from .nest import pieces
+from .space import pieces
 
 _CHUNK = 4096
 

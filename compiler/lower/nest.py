@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -24,11 +24,11 @@ from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..ops import reduce as rd
-from ..ops.pointwise import Iota
-from ..passes.partition import Group, Role, is_expensive, role
-from ..types import Shape
+from ..passes.partition import Group
 from .binding import Binding, Lowered
 from .elements import Elements, Index, broadcast_index
+from .space import Axis, Piece, aligned_values, is_rigid, merge_axes, merged_shape, pieces
+from .stages import Stages
 
 Place: TypeAlias = dict[int, Expr]
 Loops: TypeAlias = list[tuple[ir.Var, int]]
@@ -48,212 +48,18 @@ _LONG = 16384
 _CHUNKS = 64
 
 
-@dataclass(frozen=True)
-class Axis:
-    """An axis of the iteration space, perhaps several of the user's axes merged into one."""
-
-    extent: int
-    reduced: bool
-    sources: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Part of an axis: `count` chunks of `length` elements from `base` on."""
-
-    count: int
-    length: int
-    base: int
-
-
-def pieces(extent: int, chunk: int) -> list[Piece]:
-    """An axis in chunks of equal length and what remains."""
-    count, rest = divmod(extent, chunk)
-    whole = [Piece(count, chunk, 0)] if count else []
-    return whole + ([Piece(1, rest, count * chunk)] if rest else [])
-
-
 def lower_nest(graph: Graph, group: Group, target: Target) -> Lowered:
     """The kernel of a group of point nodes and reductions."""
     stages = Stages(graph, group)
     axes = merge_axes(graph, group)
-    shapes = {v: merged_shape(graph, v, axes, len(group.space)) for v in _aligned(graph, group)}
-    if _is_rigid(graph, group):
+    shapes = {
+        v: merged_shape(graph, v, axes, len(group.space)) for v in aligned_values(graph, group)
+    }
+    if is_rigid(graph, group):
         shapes = {}
     nest = Nest(Binding(graph, group, target, shapes), stages, axes)
     body = nest.split() if nest.should_split else nest.rows()
     return nest.binding.finish(body, nest.note)
-
-
-# -- what is computed when ------------------------------------------------------------------------
-
-
-@dataclass
-class Stages:
-    """When each value of a group is known.
-
-    A value's level is the number of reductions that must be finished before it: what has level s
-    is computed in stage s. Reductions over operands of level s are done in stage s; their results
-    are of level s + 1.
-    """
-
-    graph: Graph
-    group: Group
-    level: dict[Value, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in self.group.nodes:
-            inputs = self.graph.inputs_of(name)
-            level = max((self.level.get(v, 0) for v in inputs), default=0)
-            is_reduction = role(self.graph.node(name).op) is Role.REDUCE
-            for value in self.graph.outputs_of(name):
-                self.level[value] = level + is_reduction
-
-    @cached_property
-    def reductions(self) -> list[Value]:
-        """Results of the reductions, in order."""
-        nodes = (self.graph.node(n) for n in self.group.nodes)
-        return [Value(n.name) for n in nodes if role(n.op) is Role.REDUCE]
-
-    @cached_property
-    def aligned(self) -> set[Value]:
-        """Members that are asked for where the loops stand, not only through moves."""
-        roots = [*self.group.outputs, *self.reductions]
-        return self._below(roots, lambda value: True)
-
-    def _below(self, roots: list[Value], wanted: Callable[[Value], bool]) -> set[Value]:
-        """The wanted members that are read, at the same place, for what is asked for."""
-        found: set[Value] = set()
-        while roots:
-            value = roots.pop()
-            if value in self.level and value not in found and wanted(value):
-                found.add(value)
-                if role(self.graph.producer(value).op) is not Role.MOVE:
-                    roots.extend(self.graph.inputs_of(value.node))
-        return found
-
-    @property
-    def count(self) -> int:
-        """Number of stages that walk the reduced axes."""
-        last = [self.level[v] for v in self.group.outputs if self.is_full(v)]
-        return 1 + max([self.level[v] - 1 for v in self.reductions] + last, default=-1)
-
-    def is_full(self, value: Value) -> bool:
-        """Whether a value has an element for every place on the reduced axes, not one a row."""
-        if not self.group.axes:
-            return True
-        shape = self.graph.type_of(value).shape
-        lead = len(self.group.space) - len(shape)
-        return any(
-            d >= lead and shape[d - lead] != 1 for d in self.group.axes
-        ) and not self._is_row_result(value)
-
-    def _is_row_result(self, value: Value) -> bool:
-        return value in self.level and role(self.graph.producer(value).op) is Role.REDUCE
-
-    def reduced_in(self, stage: int) -> list[Value]:
-        """Reductions done in a stage."""
-        return [v for v in self.reductions if self.level[v] == stage + 1]
-
-    def stored_in(self, stage: int) -> list[Value]:
-        """Full-size results stored in a stage."""
-        return [v for v in self.group.outputs if self.is_full(v) and self.level[v] == stage]
-
-    def row_outputs(self, level: int) -> list[Value]:
-        """Results of one element a row that are known from this level on."""
-        return [v for v in self.group.outputs if not self.is_full(v) and self.level[v] == level]
-
-    def row_values(self, level: int) -> list[Value]:
-        """Point nodes of one element a row that are known from this level on."""
-        return [
-            v
-            for v, at in self.level.items()
-            if at == level
-            and v in self.aligned
-            and not self.is_full(v)
-            and role(self.graph.producer(v).op) is Role.POINT
-        ]
-
-    def row_level_up_to(self, stage: int) -> list[Value]:
-        """Point nodes of one element a row that are known in a stage."""
-        return [v for level in range(stage + 1) for v in self.row_values(level)]
-
-    def operand(self, reduction: Value) -> Value:
-        """What a reduction reduces."""
-        return self.graph.inputs_of(reduction.node)[0]
-
-    def kept_for_later(self, stage: int) -> list[Value]:
-        """Expensive full-size values of this stage that a later stage needs too."""
-        later: set[Value] = set()
-        for s in range(stage + 1, self.count):
-            later |= self._demanded(s)
-        return [
-            v
-            for v in self._demanded(stage)
-            if v in later
-            and self.level[v] == stage
-            and is_expensive(self.graph.producer(v).op)
-            and v not in self.group.outputs
-        ]
-
-    def _demanded(self, stage: int) -> set[Value]:
-        """The full-size members that a stage computes."""
-        roots = [self.operand(v) for v in self.reduced_in(stage)] + self.stored_in(stage)
-        return self._below(roots, self.is_full)
-
-
-# -- the iteration space --------------------------------------------------------------------------
-
-
-def _aligned(graph: Graph, group: Group) -> list[Value]:
-    """All values that a group's loops index."""
-    own = [v for n in group.nodes for v in graph.outputs_of(n)]
-    return list(dict.fromkeys((*group.inputs, *own)))
-
-
-def _is_rigid(graph: Graph, group: Group) -> bool:
-    """Whether some member needs to know its place along the user's own axes."""
-    nodes = [graph.node(n) for n in group.nodes]
-    return any(isinstance(n.op, Iota) or role(n.op) is Role.MOVE for n in nodes)
-
-
-def merge_axes(graph: Graph, group: Group) -> list[Axis]:
-    """Neighbouring axes as one wherever no value tells them apart."""
-    space = group.space
-    axes = [Axis(n, d in group.axes, (d,)) for d, n in enumerate(space)]
-    if _is_rigid(graph, group):
-        return axes
-    shapes = [_padded(graph.type_of(v).shape, len(space)) for v in _aligned(graph, group)]
-    merged: list[Axis] = []
-    for axis in axes:
-        if merged and _mergeable(merged[-1], axis, space, shapes):
-            last = merged.pop()
-            reduced = axis.reduced if last.extent == 1 else last.reduced
-            axis = Axis(last.extent * axis.extent, reduced, last.sources + axis.sources)
-        merged.append(axis)
-    return merged
-
-
-def _mergeable(first: Axis, second: Axis, space: Shape, shapes: list[Shape]) -> bool:
-    if 1 in (first.extent, second.extent):
-        return True
-    if first.reduced != second.reduced or 0 in (first.extent, second.extent):
-        return False
-    both = [d for d in (*first.sources, *second.sources) if space[d] > 1]
-    return all(len({shape[d] > 1 for d in both}) == 1 for shape in shapes)
-
-
-def _padded(shape: Shape, rank: int) -> Shape:
-    return (1,) * (rank - len(shape)) + shape
-
-
-def merged_shape(graph: Graph, value: Value, axes: list[Axis], rank: int) -> Shape:
-    """A value's shape over merged axes."""
-    shape = _padded(graph.type_of(value).shape, rank)
-    return tuple(math.prod(shape[d] for d in axis.sources) for axis in axes)
-
-
-# -- loops ----------------------------------------------------------------------------------------
 
 
 @dataclass

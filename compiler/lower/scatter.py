@@ -20,7 +20,7 @@ from ..passes.partition import Group
 from ..types import Shape, row_major_strides
 from .binding import Binding, Lowered
 from .elements import data_index
-from .nest import pieces
+from .space import pieces
 
 _CLEAR_CHUNK = 16384
 _COLUMN_CHUNK = 64

@@ -73,6 +73,7 @@ _ROLES: tuple[tuple[type[Op], Role], ...] = (
     (Take, Role.MOVE),
     (TakeAlongAxis, Role.MOVE),
 )
+_KNOWN: dict[type[Op], Role] = {}
 _EXPENSIVE = (
     pw.Exp,
     pw.Expm1,
@@ -91,7 +92,10 @@ _WITH_EPILOGUE = (MatMul, Conv, ConvInputGradient, ConvWeightGradient, SumPool)
 
 def role(op: Op) -> Role:
     """The role of an operation; what is nothing else is an anchor."""
-    return next((r for kind, r in _ROLES if isinstance(op, kind)), Role.ANCHOR)
+    kind = type(op)
+    if kind not in _KNOWN:
+        _KNOWN[kind] = next((r for known, r in _ROLES if issubclass(kind, known)), Role.ANCHOR)
+    return _KNOWN[kind]
 
 
 def is_expensive(op: Op) -> bool:
