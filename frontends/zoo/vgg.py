@@ -20,7 +20,7 @@ from .entry import ZooEntry
 PAPER = "Simonyan and Zisserman, Very deep convolutional networks for large-scale image recognition"
 
 # Convolutions of each of the five stages (table 1), by the number of layers with weights.
-CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 CHANNELS = (64, 128, 256, 512, 512)
 
 
@@ -30,7 +30,7 @@ class VGG(Module):
     Keys of the state dict are torchvision's.
 
     Arguments:
-        layers: with weights: 11 or 16, configurations A and D of the paper.
+        layers: with weights: 11, 13, 16 or 19, configurations A, B, D and E of the paper.
         num_classes: number of logits.
         dropout: in front of the last two linear layers.
     """
