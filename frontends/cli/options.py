@@ -53,7 +53,7 @@ def add_stage_of_training(parser: argparse.ArgumentParser) -> None:
 def add_optimizer(parser: argparse.ArgumentParser) -> None:
     """The optimizer and its numbers."""
     parser.add_argument(
-        "--optimizer", choices=OPTIMIZERS, default="sgd", help="how parameters are moved (sgd)"
+        "--optimizer", choices=OPTIMIZERS, default="adam", help="how parameters are moved (adam)"
     )
     parser.add_argument("--lr", type=float, metavar="RATE", help="learning rate")
     parser.add_argument("--momentum", type=float, metavar="SHARE", help="of sgd or rmsprop")
