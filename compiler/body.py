@@ -12,7 +12,7 @@ from .errors import GraphError
 from .ops.base import Structured
 
 if TYPE_CHECKING:
-    from .graph import Graph
+    from .graph import Graph, Node
     from .tensor import Tensor
     from .types import TensorType
 
@@ -114,21 +114,28 @@ def inline(body: Graph, graph: Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
     Returns:
         The body's outputs.
     """
-    from .graph import Origin, Value, user_location
+    from .graph import Value
     from .ops.leaf import Constant, Input
 
     given = iter(inputs)
-    scope = graph._scope
-    values: dict[Value, Value] = {}
+    values: dict[Value, Tensor] = {}
     for node in body.nodes():
         if isinstance(node.op, Input):
-            values[Value(node.name)] = next(given).value
+            values[Value(node.name)] = next(given)
             continue
-        name = graph.unique_name(node.name, scope.prefix)
-        origins = scope.origins or (Origin(name, user_location()),)
-        copy = replace(node, name=name, origins=origins, phase=scope.phase)
-        results = graph.add_node(copy, tuple(values[v] for v in body.inputs_of(node.name)))
+        results = inline_node(node, graph, [values[v] for v in body.inputs_of(node.name)])
         values.update(zip(body.outputs_of(node.name), results, strict=True))
         if isinstance(node.op, Constant):
-            graph.data[name] = body.data[node.name]
-    return [graph.tensor(values[v]) for v in body.outputs.values()]
+            graph.data[results[0].value.node] = body.data[node.name]
+    return [values[v] for v in body.outputs.values()]
+
+
+def inline_node(node: Node, graph: Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Copies one node of a body into a graph, without the contents of constants."""
+    from .graph import Origin, user_location
+
+    scope = graph._scope
+    name = graph.unique_name(node.name, scope.prefix)
+    origins = scope.origins or (Origin(name, user_location()),)
+    copy = replace(node, name=name, origins=origins, phase=scope.phase)
+    return [graph.tensor(v) for v in graph.add_node(copy, tuple(x.value for x in inputs))]

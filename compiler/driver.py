@@ -23,6 +23,8 @@ from .passes.cse import ShareCommonSubexpressions
 from .passes.expand import Expand
 from .passes.fold import FoldConstants
 from .passes.hoist import Prepared, hoist
+from .passes.hoist_steps import HoistSteps
+from .passes.merge_recurrences import MergeRecurrences
 from .passes.partition import Group, partition
 from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
@@ -68,6 +70,8 @@ def standard_passes() -> tuple[Pass, ...]:
     """The passes that every graph goes through."""
     return (
         FoldBatchNorm(),
+        MergeRecurrences(),
+        HoistSteps(),
         Expand(),
         FoldConstants(),
         Simplify(),
