@@ -18,7 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from traceback import extract_tb
@@ -32,6 +32,7 @@ from ..compiler.graph import Graph
 from ..compiler.ops.leaf import Input
 from ..compiler.types import TensorType
 from .networkx import from_networkx
+from .nn.init import skipped
 from .nn.module import Module
 from .nn.trace import trace_call
 from .suggest import listing, unknown
@@ -107,8 +108,13 @@ def _function(content: Content) -> Callable[..., Any]:
     return content.forward if isinstance(content, Module) else content
 
 
-def source_of(what: Any) -> Source:
+def source_of(what: Any, contents: bool = True) -> Source:
     """The source that a text names, or that a Python object is.
+
+    Arguments:
+        what: a text or object as above.
+        contents: False leaves the parameters of a network of the zoo undefined, which is much
+            faster where only its structure matters.
 
     Raises:
         UsageError: it names or is no network.
@@ -117,7 +123,7 @@ def source_of(what: Any) -> Source:
     if isinstance(what, Source):
         return what
     if isinstance(what, str | os.PathLike):
-        return _named(os.fspath(what))
+        return _named(os.fspath(what), contents)
     if isinstance(what, Module):
         return Source(type(what).__name__, what)
     if isinstance(what, nx.DiGraph):
@@ -155,14 +161,14 @@ Types = Mapping[str, TensorType]
 # -- names ----------------------------------------------------------------------------------------
 
 
-def _named(text: str) -> Source:
+def _named(text: str, contents: bool) -> Source:
     python = re.fullmatch(r"(.*\.py)(?::(.*))?", text, re.DOTALL)
     if python:
         return _from_python(_existing(python[1]), python[2])
     reader = _READERS.get(Path(text).suffix.lower())
     if reader is not None:
         return reader(_existing(text))
-    return _from_zoo(text)
+    return _from_zoo(text, contents)
 
 
 def _existing(text: str) -> Path:
@@ -172,7 +178,7 @@ def _existing(text: str) -> Path:
     return path
 
 
-def _from_zoo(name: str) -> Source:
+def _from_zoo(name: str, contents: bool) -> Source:
     from .zoo import entries, find
 
     entry = find(name)
@@ -182,7 +188,9 @@ def _from_zoo(name: str) -> Source:
             f"{told}{' ' if told.endswith('?') else '; '}`quern models` lists them, a network of "
             "your own is FILE.py:NAME"
         )
-    return Source(entry.name, entry.build(), (entry.input,), training=False)
+    with nullcontext() if contents else skipped():
+        network = entry.build()
+    return Source(entry.name, network, (entry.input,), training=False)
 
 
 def _from_artifact(path: Path) -> Source:

@@ -176,14 +176,15 @@ class Executable:
 
     def _fitting(self, name: str, type: TensorType, given: Any) -> Array:
         array = self._as_array(name, type, given)
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
         if array.shape != type.shape or array.dtype != type.dtype.numpy:
             raise InputError(
                 f"input {name} of {self.program.name} is {type}, "
                 f"got {array.dtype}[{', '.join(map(str, array.shape))}]"
             )
-        if not array.dtype.isnative or not array.flags.aligned:
-            return np.ascontiguousarray(array, type.dtype.numpy).copy()
-        return np.ascontiguousarray(array)
+        contiguous = np.ascontiguousarray(array)
+        return contiguous if contiguous.flags.aligned else contiguous.copy()
 
     def _as_array(self, name: str, type: TensorType, given: Any) -> Array:
         """The array, or numbers and lists of them as one of the input's dtype."""

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     from .console import note
     from .network import graph_of
 
-    graph = graph_of(options)
+    graph = graph_of(options, contents=False)
     path = output or arguments.output_path(f"{graph.name.lower()}.svg", _ENDINGS)
     drawing = draw(graph, stage=options.stage, fold=fold)
     with warnings.catch_warnings(record=True) as caught:

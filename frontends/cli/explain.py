@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
     from ..suggest import unknown
     from .network import graph_of
 
-    graph = graph_of(options)
+    graph = graph_of(options, contents=False)
     origins = [o.name for n in graph.nodes() for o in n.origins]
     known = dict.fromkeys([*origins, *(n.name for n in graph.nodes())])
     if not any(k == options.node or k.startswith(f"{options.node}.") for k in known):

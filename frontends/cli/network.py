@@ -22,14 +22,18 @@ TARGET = "target"
 _OF_CLASSES = ("cross_entropy", "nll")
 
 
-def graph_of(options: argparse.Namespace) -> Graph:
+def graph_of(options: argparse.Namespace, contents: bool = True) -> Graph:
     """The graph that SOURCE, --input, --backward, --training and --loss ask for.
+
+    Arguments:
+        options: of the command.
+        contents: whether what its parameters hold matters.
 
     Raises:
         UsageError: they do not fit each other or the network.
         QuernError: what does not fit in the network.
     """
-    source = source_of(options.source)
+    source = source_of(options.source, contents)
     specs, named = types_of(options.input)
     if not (options.backward or options.training):
         if options.loss:

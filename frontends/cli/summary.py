@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
     from .console import print_table
 
     specs, named = arguments.types_of(options.input)
-    rows = summarize(source_of(options.source).graph(*specs, **named))
+    rows = summarize(source_of(options.source, contents=False).graph(*specs, **named))
     if not sys.stdout.isatty():
         print(format_summary(rows), end="")
         return

@@ -8,6 +8,8 @@ network in every run.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +25,7 @@ class _Randomness:
     """The generator of initial contents, and what random layers start from."""
 
     def __init__(self, seed: int) -> None:
+        self.skipped = False
         self.restart(seed)
 
     def restart(self, seed: int) -> None:
@@ -56,6 +59,19 @@ def next_run() -> int:
     return _RANDOMNESS.runs - 1
 
 
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Parameters made inside are not filled with random numbers: their contents are undefined.
+
+    For looking at large networks, where the contents do not matter and take seconds to draw.
+    """
+    outer, _RANDOMNESS.skipped = _RANDOMNESS.skipped, True
+    try:
+        yield
+    finally:
+        _RANDOMNESS.skipped = outer
+
+
 # -- simple ones ----------------------------------------------------------------------------------
 
 
@@ -78,6 +94,8 @@ def ones_(tensor: Filled) -> Filled:
 def uniform_(tensor: Filled, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Filled:
     """Fills from the uniform distribution over [a, b)."""
     array = _array(tensor)
+    if _RANDOMNESS.skipped:
+        return tensor
     drawn = _draw(generator).random(array.shape, dtype=_drawn(array))
     drawn *= b - a
     drawn += a
@@ -88,6 +106,8 @@ def uniform_(tensor: Filled, a: float = 0.0, b: float = 1.0, generator: Any = No
 def normal_(tensor: Filled, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Filled:
     """Fills from a normal distribution."""
     array = _array(tensor)
+    if _RANDOMNESS.skipped:
+        return tensor
     drawn = _draw(generator).standard_normal(array.shape, dtype=_drawn(array))
     drawn *= std
     drawn += mean
@@ -106,6 +126,8 @@ def trunc_normal_(
     """Fills from a normal distribution, drawing anew what falls outside [a, b]."""
     if not (a < b and mean - 8 * std < b and mean + 8 * std > a):
         raise UsageError(f"no normal number of mean {mean} and std {std} falls into [{a}, {b}]")
+    if _RANDOMNESS.skipped:
+        return tensor
     flat = normal_(tensor, mean, std, generator)
     array = _array(flat)
     outside = (array < a) | (array > b)

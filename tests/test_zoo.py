@@ -1,0 +1,112 @@
+"""Networks of the literature: sizes as published, the same numbers compiled as by NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import quern as qn
+from quern.compiler.flops import graph_flops
+from quern.compiler.graph import Graph
+from quern.frontends.nn.init import skipped
+from quern.frontends.zoo import ZooEntry, entries, find
+
+# torchvision's counts; LeNet-5 with every map of C3 connected; He et al. give 0.27 M for ResNet-20.
+PUBLISHED = {
+    "alexnet": 61_100_840,
+    "lenet5": 61_706,
+    "resnet18": 11_689_512,
+    "resnet20_cifar": 269_722,
+    "vgg11": 132_863_336,
+    "vgg16": 138_357_544,
+}
+
+# Inputs that are small enough for NumPy; None is the network's own.
+SMALL = {
+    "alexnet": (2, 3, 67, 67),
+    "lenet": None,
+    "lenet5": None,
+    "resnet18": (2, 3, 33, 33),
+    "resnet20_cifar": (2, 3, 12, 12),
+}
+
+KEYS = {
+    "alexnet": [
+        "features.0.weight",
+        "features.10.bias",
+        "classifier.1.weight",
+        "classifier.6.bias",
+    ],
+    "vgg16": ["features.0.weight", "features.28.bias", "classifier.0.weight", "classifier.6.bias"],
+    "resnet18": [
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer1.0.conv1.weight",
+        "layer2.0.downsample.0.weight",
+        "layer2.0.downsample.1.num_batches_tracked",
+        "layer4.1.bn2.bias",
+        "fc.weight",
+    ],
+}
+
+
+@pytest.mark.parametrize("entry", entries().values(), ids=lambda e: e.name)
+def test_sizes_are_as_published(entry: ZooEntry) -> None:
+    with skipped():
+        network = entry.build()
+    count = sum(p.data.size for p in network.parameters())
+    assert count == entry.parameters
+    assert count == PUBLISHED.get(entry.name, count)
+    assert KEYS.get(entry.name, []) == [
+        k for k in KEYS.get(entry.name, []) if k in network.state_dict()
+    ]
+    graph = qn.trace(network, entry.input, training=False)
+    assert graph_flops(graph) == entry.flops
+    assert [graph.type_of(v).rank for v in graph.outputs.values()] == [2]
+    assert graph.type_of(graph.outputs["output"]).shape[0] == entry.input.shape[0]
+
+
+def test_every_published_network_is_there() -> None:
+    assert PUBLISHED.keys() <= entries().keys()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_compiled_and_interpreted_agree(name: str, rng: np.random.Generator) -> None:
+    qn.manual_seed(1)
+    entry = entries()[name]
+    network = entry.build().eval()
+    x = rng.standard_normal(SMALL[name] or entry.input.shape, np.float32)
+    expected = qn.interpret(network, x)
+    actual = qn.compile(network, qn.spec(x))(x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet20_cifar"])
+def test_an_odd_number_of_pixels_is_halved_like_a_stride_does(name: str) -> None:
+    network = entries()[name].build()
+    graph = qn.trace(network, qn.spec(1, 3, 37, 35), training=False)
+    assert isinstance(graph, Graph)
+    assert graph.type_of(graph.outputs["output"]).shape[0] == 1
+
+
+def test_names_are_found_however_they_are_written() -> None:
+    assert find("ResNet20-CIFAR") is entries()["resnet20_cifar"]
+    assert find("resnet") is None
+
+
+def test_entries_are_frozen_and_in_order() -> None:
+    assert list(entries()) == sorted(entries())
+    entry = entries()["lenet"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        entry.name = "other"  # type: ignore[misc]
+
+
+def test_every_build_is_a_network_of_its_own() -> None:
+    qn.manual_seed(3)
+    first, second = (entries()["lenet"].build() for _ in range(2))
+    assert not np.array_equal(first.state_dict()["fc1.weight"], second.state_dict()["fc1.weight"])
+    qn.manual_seed(3)
+    again = entries()["lenet"].build()
+    assert np.array_equal(first.state_dict()["fc1.weight"], again.state_dict()["fc1.weight"])
