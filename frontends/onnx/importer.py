@@ -134,7 +134,9 @@ class Importer:
         except DataDependentError as error:
             raise error.within(where) from None
         except QuernError as error:
-            raise (error if error.located else _located(where, error)) from None
+            # An error of the graph names the graph's node; one of a nested node stands as it is.
+            done = isinstance(error, OnnxError) and error.located
+            raise (error if done else _located(where, error)) from None
         except RecursionError:
             raise OnnxError(f"{where}: nested too deep") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:

@@ -64,7 +64,20 @@ def read_model(path: Path) -> ModelProto:
         raise OnnxError(f"{path} is no ONNX model, or damaged: {error}") from None
     if not model.opset_import or not model.HasField("graph"):
         raise OnnxError(f"{path} is no ONNX model: it names no operator set or has no graph")
+    if not _has_texts(model):
+        raise OnnxError(f"{path} is damaged: a name in it is no text")
     return model
+
+
+def _has_texts(message: Any) -> bool:
+    """Whether every text of a message is one; protobuf hands out damaged ones as bytes."""
+    for kind, value in message.ListFields():
+        several = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        if kind.type == kind.TYPE_STRING and not all(isinstance(v, str) for v in several):
+            return False
+        if kind.type == kind.TYPE_MESSAGE and not all(map(_has_texts, several)):
+            return False
+    return True
 
 
 def dtype_name(element: int) -> str:
