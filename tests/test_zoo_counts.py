@@ -12,13 +12,23 @@ import quern as qn
 from quern.compiler.flops import graph_flops
 from quern.frontends.nn import init
 from quern.frontends.zoo import entries
+from quern.frontends.zoo.alexnet_2012 import alexnet_2012
+from quern.frontends.zoo.c3d import c3d
+from quern.frontends.zoo.dag_cnn import DagVGG
 from quern.frontends.zoo.densenet import DenseNet
+from quern.frontends.zoo.dilation import BASIC, LARGE, context_module
+from quern.frontends.zoo.fcn import FCN, Upsample
 from quern.frontends.zoo.googlenet import GoogLeNet
 from quern.frontends.zoo.inception_v3 import InceptionV3
+from quern.frontends.zoo.lenet_1989 import LeNet1989
+from quern.frontends.zoo.maxout import maxout_cifar
 from quern.frontends.zoo.mobilenet import MobileNetV2
+from quern.frontends.zoo.resnet import CifarResNet
+from quern.frontends.zoo.resnet_arrangements import ArrangedResNet
 from quern.frontends.zoo.resnet_bottleneck import BottleneckResNet
 from quern.frontends.zoo.squeezenet import squeezenet1_1
 from quern.frontends.zoo.vgg_norm import NormalizedVGG
+from quern.frontends.zoo.zfnet import zfnet
 from quern.nn import Module
 
 # As published with torchvision's weights: parameters, and multiply-adds in 10⁹.
@@ -49,6 +59,14 @@ PUBLISHED = {
     "vgg16_bn": (138_365_992, 15.47),
     "vgg19_bn": (143_678_248, 19.63),
     "wide_resnet50_2": (68_883_240, 11.40),
+}
+
+# Parameters as the papers, or the weights that their authors published, have them.
+PUBLISHED_PARAMETERS = {
+    "alexnet_2012": 60_965_224,
+    "context_basic": 7 * (9 * 21 * 21 + 21) + 21 * 21 + 21,
+    "lenet_1989": 9_760,
+    "zfnet": 62_357_608,
 }
 
 # A few keys of torchvision's state dicts, with shapes.
@@ -144,6 +162,11 @@ def test_size_is_the_published_one(name: str) -> None:
     assert entry.flops == pytest.approx(2e9 * multiply_adds, rel=0.06)
 
 
+@pytest.mark.parametrize("name", list(PUBLISHED_PARAMETERS))
+def test_size_is_that_of_the_paper(name: str) -> None:
+    assert entries()[name].parameters == PUBLISHED_PARAMETERS[name]
+
+
 @pytest.mark.usefixtures("without_contents")
 @pytest.mark.parametrize("name", list(KEYS))
 def test_state_dict_has_keys_of_torchvision(name: str) -> None:
@@ -174,11 +197,26 @@ def slow(case: Any, name: str) -> Any:
     return pytest.param(*case, id=name, marks=pytest.mark.slow)
 
 
+def arranged(name: str) -> Any:
+    return pytest.param(lambda: ArrangedResNet(1, name), (2, 3, 16, 16), id=name)
+
+
 SMALL = [
     pytest.param(
         lambda: BottleneckResNet((1, 1, 1, 1), 4, 4, num_classes=10), (2, 3, 40, 40), id="resnext"
     ),
     pytest.param(lambda: DenseNet((2, 2), 4, num_classes=10), (2, 3, 32, 32), id="densenet"),
+    pytest.param(LeNet1989, (2, 1, 16, 16), id="lenet_1989"),
+    arranged("relu_only_preactivation"),
+    arranged("full_preactivation"),
+    pytest.param(lambda: context_module(BASIC, 4), (1, 4, 12, 12), id="context_basic"),
+    slow((lambda: context_module(LARGE, 2), (1, 2, 24, 24)), "context_large"),
+    slow((lambda: FCN(8, 3), (1, 3, 32, 40)), "fcn8s"),
+    slow((lambda: zfnet(10), (1, 3, 224, 224)), "zfnet"),
+    slow((lambda: alexnet_2012(10), (1, 3, 224, 224)), "alexnet_2012"),
+    slow((maxout_cifar, (1, 3, 32, 32)), "maxout_cifar"),
+    slow((lambda: DagVGG(11, 10), (1, 3, 32, 32)), "dag_vgg11"),
+    slow((lambda: c3d(10), (1, 3, 16, 112, 112)), "c3d"),
     slow((lambda: squeezenet1_1(10), (1, 3, 33, 33)), "squeezenet"),
     slow((lambda: BottleneckResNet((3, 4, 6, 3), num_classes=10), (1, 3, 64, 64)), "resnet50"),
     slow((lambda: NormalizedVGG(11, 10), (1, 3, 32, 32)), "vgg_bn"),
@@ -213,3 +251,53 @@ def test_compiled_network_agrees_with_numpy(
     compiled = qn.compile(graph)
     np.testing.assert_allclose(compiled(x), expected, rtol=1e-4, atol=1e-4 * expected.std())
     assert np.abs(compiled(x[..., ::-1]) - expected).max() > 1e-3 * expected.std()
+
+
+# -- what papers say of their networks ------------------------------------------------------------
+
+
+def test_original_arrangement_is_the_residual_network(rng: np.random.Generator) -> None:
+    network, plain = ArrangedResNet(2, "original").eval(), CifarResNet(2).eval()
+    lively(network, rng)
+    # Both hold their states in the order of the figure.
+    pairs = zip(plain.state_dict(), network.state_dict().values(), strict=True)
+    plain.load_state_dict(dict(pairs))
+    x = rng.standard_normal((1, 3, 16, 16), np.float32)
+    np.testing.assert_array_equal(
+        qn.interpret(qn.trace(network, x), x), qn.interpret(qn.trace(plain, x), x)
+    )
+
+
+def test_preactivation_leaves_the_shortcut_alone() -> None:
+    """Without branches, a network of pre-activated units only activates once, at its end."""
+    network = ArrangedResNet(2, "full_preactivation").eval()
+    for name, parameter in network.named_parameters():
+        if "branch" in name:
+            init.zeros_(parameter)
+    stem = network.stem
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    last = qn.interpret(qn.trace(lambda v: network.layer1(stem(v)), x, training=False), x)
+    first = qn.interpret(qn.trace(stem, x), x)
+    np.testing.assert_array_equal(last, first)
+
+
+def test_context_module_starts_as_the_identity(rng: np.random.Generator) -> None:
+    scores = rng.random((1, 2, 9, 9), np.float32)
+    for widths in (BASIC, LARGE):
+        module = context_module(widths, 2, noise=0.0)
+        got = qn.interpret(qn.trace(module, scores), scores)
+        np.testing.assert_allclose(got, scores, rtol=1e-5)
+
+
+def test_upsampling_starts_as_bilinear_interpolation() -> None:
+    ramp = np.arange(6, dtype=np.float32).reshape(1, 1, 1, 6).repeat(3, axis=2)
+    up = qn.interpret(qn.trace(Upsample(1, 4), ramp), ramp)
+    # Away from the border, which reads zeros, pixel centres are 1/4 apart.
+    expected = (np.arange(28) + 0.5) / 4 - 1
+    np.testing.assert_allclose(up[0, 0, 8, 4:-4], expected[4:-4], atol=1e-6)
+
+
+@pytest.mark.usefixtures("without_contents")
+def test_fully_convolutional_network_gives_a_score_for_every_pixel() -> None:
+    graph = qn.trace(FCN(8, 5), qn.spec(1, 3, 33, 70), training=False)
+    assert graph.type_of(graph.outputs["output"]) == qn.spec(1, 5, 33, 70)
