@@ -200,6 +200,7 @@ def recur(
     reverse: bool = False,
     names: Sequence[str] = (),
     name: str = "recurrence",
+    captured: Sequence[Tensor] = (),
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """A Recurrence whose body is what a function describes.
 
@@ -213,6 +214,8 @@ def recur(
         reverse: from the last slice to the first.
         names: of the body's inputs.
         name: of the node.
+        captured: further invariants, which `step` finds out about: for each of them it has added an
+            input to the graph of what it is given, in order, when it returns.
 
     Returns:
         The final states, and the stacked results (steps, *).
@@ -242,5 +245,5 @@ def recur(
     if given != len(states):
         raise ShapeError(f"a step takes {len(states)} states and returns {given}")
     op = Recurrence(body, count, len(states), len(sequences), reverse)
-    results = inputs[0].graph.apply(op, *inputs, name=name)
+    results = inputs[0].graph.apply(op, *inputs, *captured, name=name)
     return results[: len(states)], results[len(states) :]

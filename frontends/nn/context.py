@@ -145,6 +145,52 @@ class Trace:
         return self._streams - 1, *self._rng
 
 
+@dataclass(eq=False)
+class BodyTrace(Trace):
+    """The step of a recurrence on its way to a body: states of modules are read from outside.
+
+    Attributes:
+        outer: the trace that the recurrence belongs to.
+        captured: what stands for the states out there, in order of the inputs added for them.
+    """
+
+    outer: Trace | None = None
+    captured: list[Tensor] = field(default_factory=list)
+
+    @contextmanager
+    def running(self) -> Iterator[Trace]:
+        """Modules called inside are part of the step."""
+        assert self.outer is not None
+        self._paths, self._keys = self.outer._paths, self.outer._keys
+        token = _CURRENT.set(self)
+        try:
+            yield self
+        finally:
+            _CURRENT.reset(token)
+            self.graph._reserved.clear()
+
+    def value_of(self, state: State) -> Value:
+        if state not in self._values:
+            assert self.outer is not None
+            there = self.outer.graph.tensor(self.outer.value_of(state))
+            self.captured.append(there)
+            self.graph._reserved.discard(there.value.node)
+            with self.graph.scope(prefix=""):
+                self._values[state] = self.graph.input(there.type, there.value.node).value
+        return self._values[state]
+
+    def assign(self, state: State, tensor: Tensor) -> None:
+        key = self._keys.get(state, state.kind)
+        raise UsageError(
+            f"{key} is assigned in the step of a recurrence; make it one of the recurrence's states"
+        )
+
+    def random(self) -> tuple[int, Tensor, Tensor]:
+        raise UsageError(
+            "there is no dropout inside of the step of a recurrence; drop elements of its sequences"
+        )
+
+
 def current_trace() -> Trace | None:
     """The trace that is running, if any."""
     return _CURRENT.get()

@@ -125,6 +125,10 @@ from ..frontends.nn.recurrent import (
     LSTMCell,
     RNNCell,
 )
+from ..frontends.nn.recurrent_convolution import (
+    ConvLSTM2d,
+    RecurrentConv2d,
+)
 from ..frontends.nn.shape import (
     ChannelShuffle,
     Flatten,
@@ -174,6 +178,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvLSTM2d",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
@@ -231,6 +236,7 @@ __all__ = [
     "RNNCell",
     "ReLU",
     "ReLU6",
+    "RecurrentConv2d",
     "ReflectionPad1d",
     "ReflectionPad2d",
     "ReflectionPad3d",

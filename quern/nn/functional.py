@@ -87,6 +87,9 @@ from ..frontends.nn.functional.pooling import (
     max_unpool2d,
     max_unpool3d,
 )
+from ..frontends.nn.functional.recurrent import (
+    recurrence,
+)
 from ..frontends.nn.functional.shape import (
     argmax,
     cat,
@@ -191,6 +194,7 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
     "prelu",
+    "recurrence",
     "relu",
     "relu6",
     "rms_norm",

@@ -7,7 +7,7 @@ a sequence, that is one matrix product for all steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from ....compiler.ops.linear import Linear
 from ....compiler.ops.recurrence import recur
 from ....compiler.tensor import Tensor
 from ....compiler.types import DType, Shape
+from ..context import BodyTrace, require_trace
 
 Weights: TypeAlias = Mapping[str, Tensor]
 
@@ -223,6 +224,50 @@ def run_layer(
         step, states, sequences, list(left.values()), reverse=reverse, names=names, name=name
     )
     return output, finals
+
+
+def recurrence(
+    step: Callable[..., tuple[Iterable[Tensor], Iterable[Tensor]]],
+    states: Sequence[Tensor],
+    sequences: Sequence[Tensor] = (),
+    invariants: Sequence[Tensor] = (),
+    steps: int | None = None,
+    reverse: bool = False,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Any step over all slices of sequences, as one node: a recurrent net built by hand.
+
+        def step(h, x):
+            h = self.cell(x, h)
+            return [h], [h]
+
+        (last,), (all_of_them,) = recurrence(step, [h0], [x])
+
+    Arguments:
+        step: is called once, with the states, a slice (*) of each sequence, and the invariants;
+            returns the next states, of the same types, and the results of the step. It may call
+            modules and use their parameters, which are the same in all steps.
+        states: initial ones.
+        sequences: (steps, *).
+        invariants: other tensors that a step reads, the same in all steps.
+        steps: needed where there is no sequence.
+        reverse: from the last slice to the first.
+
+    Returns:
+        The final states, and the results of all steps, (steps, *).
+
+    Raises:
+        ShapeError: what does not fit each other.
+        UsageError: the step draws random numbers or assigns buffers.
+    """
+    trace = require_trace("recurrence")
+    captured: list[Tensor] = []
+
+    def traced(*inputs: Tensor) -> tuple[Iterable[Tensor], Iterable[Tensor]]:
+        body = BodyTrace(inputs[0].graph, seed=trace.seed, outer=trace, captured=captured)
+        with body.running():
+            return step(*inputs)
+
+    return recur(traced, states, sequences, invariants, steps, reverse, captured=captured)
 
 
 def valid_steps(lengths: Tensor, steps: int, batch: int) -> Tensor:
