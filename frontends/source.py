@@ -11,7 +11,6 @@ In Python also a module, a function of tensors, a Graph or a networkx graph itse
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 import os
@@ -35,9 +34,10 @@ from .networkx import from_networkx
 from .nn.init import skipped
 from .nn.module import Module
 from .nn.trace import trace_call
+from .onnx import OnnxFile
 from .suggest import listing, unknown
 
-Content = Module | Callable[..., Any] | Graph
+Content = Module | Callable[..., Any] | Graph | OnnxFile
 
 
 class UserCodeError(QuernError):
@@ -75,6 +75,8 @@ class Source:
         """
         if isinstance(self.content, Graph):
             return _with_types(self.content, specs, named)
+        if isinstance(self.content, OnnxFile):
+            return self.content.graph(*specs, **named)
         args, kwargs = self.arguments(*specs, **named)
         with users_code(self.file):
             return trace_call(self.content, args, kwargs, training=self.training).graph
@@ -103,8 +105,8 @@ class Source:
 
 
 def _function(content: Content) -> Callable[..., Any]:
-    if isinstance(content, Graph):
-        raise UsageError(f"{content.name} is a graph; a module or a function is wanted here")
+    if isinstance(content, Graph | OnnxFile):
+        raise UsageError("this network is a graph; a module or a function is wanted here")
     return content.forward if isinstance(content, Module) else content
 
 
@@ -201,12 +203,7 @@ def _from_artifact(path: Path) -> Source:
 
 
 def _from_onnx(path: Path) -> Source:
-    room = f"{__package__}.onnx"
-    reader = importlib.import_module(room) if importlib.util.find_spec(room) else None
-    if not hasattr(reader, "from_onnx"):
-        raise UsageError(f"{path}: this version does not read ONNX files; give FILE.py:NAME")
-    graph: Graph = vars(reader)["from_onnx"](path)
-    return Source(graph.name, graph)
+    return Source(path.stem, OnnxFile(path))
 
 
 _READERS: dict[str, Callable[[Path], Source]] = {".qn": _from_artifact, ".onnx": _from_onnx}

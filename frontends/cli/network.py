@@ -13,6 +13,7 @@ from ...compiler.types import DType, TensorType
 from ..nn.context import Trace
 from ..nn.structure import map_structure
 from ..nn.trace import Traced, trace_call
+from ..onnx import OnnxFile
 from ..optim import optimizers
 from ..source import source_of, users_code
 from ..training.objective import Objective
@@ -40,7 +41,7 @@ def graph_of(options: argparse.Namespace, contents: bool = True) -> Graph:
             raise UsageError("--loss goes with --backward or --training")
         return source.graph(*specs, **named)
     loss = options.loss or ("cross_entropy" if options.training else None)
-    if isinstance(source.content, Graph):
+    if isinstance(source.content, Graph | OnnxFile):
         graph = source.graph(*specs, **named)
         if options.training:
             return _step_of_graph(graph, options)

@@ -8,4 +8,5 @@ constants, the data of integer initialisers) is computed at import.
 
 from __future__ import annotations
 
+from .load import OnnxFile as OnnxFile
 from .load import from_onnx as from_onnx

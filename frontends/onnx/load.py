@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -51,11 +52,38 @@ def from_onnx(source: str | Path | Any, inputs: Mapping[str, Binding] | None = N
     else:
         path = Path(source)
         model, folder, name = read_model(path), path.parent, path.stem
+    return _imported(model, folder, name, dict(inputs or {}))
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file whose network gets the types of its inputs when its graph is asked for."""
+
+    path: Path
+
+    def graph(self, *specs: TensorType, **named: TensorType) -> Graph:
+        """The graph for inputs of these types: in order, or by name.
+
+        Raises:
+            OnnxError: as from_onnx; more types than inputs.
+        """
+        model = read_model(self.path)
+        known = {t.name for t in model.graph.initializer}
+        names = [v.name for v in model.graph.input if v.name not in known]
+        if len(specs) > len(names):
+            raise OnnxError(f"{self.path} has {len(names)} inputs, {len(specs)} types were given")
+        given: dict[str, Binding] = {**dict(zip(names, specs, strict=False)), **named}
+        return _imported(model, self.path.parent, self.path.stem, given)
+
+
+def _imported(
+    model: ModelProto, folder: Path | None, name: str, inputs: dict[str, Binding]
+) -> Graph:
     _check_versions(model)
     importer = Importer(model, folder, Graph(sanitized(name or "onnx")))
     scope: Scope = ChainMap({})
     importer.initializers(model.graph, scope)
-    _bind_inputs(importer, scope, dict(inputs or {}))
+    _bind_inputs(importer, scope, inputs)
     outputs = [v.name for v in model.graph.output]
     for value in model.graph.output:
         declared_shape(value)
@@ -111,6 +139,8 @@ def _input(importer: Importer, value: ValueInfoProto, given: Binding | None) -> 
             )
         wanted = [int(n) for n in shape]
     _check_shape(value.name, shape, wanted)
+    if isinstance(given, TensorType) and given.dtype is not dtype:
+        raise OnnxError(f"input {value.name} is {dtype}, it cannot be {given}")
     type = TensorType(tuple(int(n) for n in wanted), dtype)
     importer.check_size(type)
     return importer.graph.input(type, sanitized(value.name))
