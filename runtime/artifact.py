@@ -99,11 +99,13 @@ def load(path: str | Path, threads: int | None = None) -> Executable:
     name = Path(path)
     parts, manifest = _opened(name)
     state = _tensors(parts, "state.safetensors", name)
-    image = _trusted_image(parts, manifest, name) or _recompiled(parts, state, name)
     try:
+        image = _trusted_image(parts, manifest, name) or _recompiled(parts, state, name)
         return Executable(image, threads, state)
     except ArtifactError:
         raise
+    except MemoryError as error:
+        raise ArtifactError(f"{name} needs more memory than there is: {error}") from None
     except QuernError as error:
         raise ArtifactError(f"{name} is damaged: {error}") from None
 

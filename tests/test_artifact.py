@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import numpy as safetensors
 
 import quern as qn
 from quern import nn, optim
 from quern.compiler.llvm.cache import secret_key
+from quern.compiler.serialize import graph_to_json
 from quern.compiler.tensor import Tensor
 from quern.compiler.training import build_training_step
 from quern.compiler.types import Array
@@ -300,11 +302,19 @@ def test_a_missing_part_is_told_or_made_again(saved: Path, part: str) -> None:
 
 
 def test_state_of_another_shape_is_refused(saved: Path, executable: qn.Executable) -> None:
-    from safetensors import numpy as safetensors
-
     state = {**executable.state, "fc.bias": np.zeros(7, np.float32)}
     changed(saved, "state.safetensors", lambda _: safetensors.save(state))
     with pytest.raises(qn.ArtifactError, match=r"fc.bias is float32\[2\]"):
+        qn.load(saved)
+
+
+def test_a_graph_that_wants_more_memory_than_there_is_is_refused(saved: Path) -> None:
+    graph = qn.Graph("greedy")
+    wide = graph.input(qn.spec(1, 1), "x").broadcast_to((1 << 22, 1 << 22)).exp()
+    graph.outputs["y"] = (wide @ wide).sum().value
+    changed(saved, "graph.json", lambda _: json.dumps(graph_to_json(graph)).encode())
+    changed(saved, "state.safetensors", lambda _: safetensors.save({}))
+    with pytest.raises(qn.ArtifactError, match=r"net\.qn needs more memory than there is"):
         qn.load(saved)
 
 
