@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 from ...compiler.report import Stage
 
@@ -39,9 +40,11 @@ def _print_rich_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place in numbers else "left", overflow="fold")
+        number = place in numbers  # is never broken, text is where the terminal is too narrow
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=number)
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
