@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import test_ops_activation
 import test_ops_einsum
+import test_ops_grid
 import test_ops_indexing
 import test_ops_loss
 import test_ops_movement
@@ -37,6 +38,7 @@ from quern.compiler.types import Array, DType, TensorType
 _MODULES = (
     test_ops_activation,
     test_ops_einsum,
+    test_ops_grid,
     test_ops_indexing,
     test_ops_loss,
     test_ops_movement,

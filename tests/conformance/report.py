@@ -40,7 +40,8 @@ unsupported when the importer refuses its model, for the reason it gives; there 
 {totals}
 
 {bound} of the tests passed with data of some inputs known at import; in {folded} of them,
-everything was known then, and nothing was left to run. The nine networks of `real` run as machine code.
+everything was known then, and nothing was left to run. The nine networks of `real` run as machine
+code.
 
 ### By operator
 

@@ -16,6 +16,7 @@ from . import math as math
 from . import norm as norm
 from . import pool as pool
 from . import quantize as quantize
+from . import recurrent as recurrent
 from . import reduce as reduce
 from . import resize as resize
 from . import shape as shape

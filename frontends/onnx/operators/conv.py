@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from ....compiler.errors import OnnxError
 from ....compiler.ops import conv as cv
-from ....compiler.ops.window import Pairs
+from ....compiler.ops.base import apply
+from ....compiler.ops.window import Pairs, Window
 from ....compiler.types import Shape
 from ..call import Call, Result, operator
 
@@ -85,3 +89,22 @@ def _conv_transpose(call: Call) -> Result:
         padding = ((0, 0),) * rank if mode == "VALID" else pads_of(call, rank)
     op = cv.ConvTranspose(stride, padding, extra, dilation, call.integer("group", 1))
     return call.apply(op, *inputs)
+
+
+@operator("Col2Im")
+def _col2im(call: Call) -> Result:
+    """The transpose of taking windows: a transposed convolution by single places."""
+    x = call.x()
+    extents = tuple(int(n) for n in call.known(1))
+    block = tuple(int(n) for n in call.known(2))
+    rank, size = len(block), math.prod(block)
+    stride = call.integers("strides", (1,) * rank)
+    dilation = call.integers("dilations", (1,) * rank)
+    padding = pads_of(call, rank)
+    windows = Window(block, stride, padding, dilation).outputs(extents)
+    channels = x.shape[1] // size
+    dy = x.reshape((x.shape[0] * channels, size, *windows))
+    places = np.eye(size).reshape((size, 1, *block))
+    op = cv.ConvInputGradient(extents, stride, padding, dilation)
+    y = apply(op, dy, call.constant(places, x.dtype))
+    return y.reshape((x.shape[0], channels, *extents))

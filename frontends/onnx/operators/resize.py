@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from ....compiler.errors import OnnxError
+from ....compiler.ops.grid import Border, GridSample
 from ....compiler.ops.resize import Coordinates, Interpolation, Nearest, Resize
 from ....compiler.tensor import Tensor
 from ....compiler.types import normalize_axis
@@ -92,3 +93,16 @@ def _extents(
         ratios = [ratio] * len(axes)
         sizes = tuple(math.floor(x.shape[a] * ratio + 0.5) for a in axes)
     return sizes, tuple(ratios)
+
+
+@operator("GridSample")
+def _grid_sample(call: Call) -> Result:
+    names = {"bilinear": "linear", "bicubic": "cubic"}
+    mode = call.text("mode", "linear")
+    return call.apply(
+        GridSample(
+            Interpolation(names.get(mode, mode)),
+            Border(call.text("padding_mode", "zeros")),
+            call.flag("align_corners"),
+        )
+    )
