@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import quern as qn
-from quern.compiler.flops import graph_flops
 from quern.frontends.nn import init
 from quern.frontends.zoo import entries
 from quern.frontends.zoo.alexnet_2012 import alexnet_2012
@@ -136,21 +135,10 @@ KEYS: dict[str, dict[str, tuple[int, ...]]] = {
 
 
 @pytest.fixture
-def without_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random contents are not drawn: a hundred million of them take seconds."""
-    for name in ("uniform_", "normal_", "trunc_normal_"):
-        monkeypatch.setattr(init, name, lambda tensor, *args, **kwargs: tensor)
-
-
-@pytest.mark.usefixtures("without_contents")
-@pytest.mark.parametrize("name", sorted(entries()))
-def test_network_has_the_size_that_its_entry_tells(name: str) -> None:
-    entry = entries()[name]
-    network = entry.build()
-    assert sum(p.data.size for p in network.parameters()) == entry.parameters
-    graph = qn.trace(network, entry.input, training=False)
-    assert graph_flops(graph) == entry.flops
-    assert list(graph.outputs) == ["output"]
+def without_contents() -> Iterator[None]:
+    """Contents are not drawn: a hundred million random numbers take seconds."""
+    with init.skipped():
+        yield
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
