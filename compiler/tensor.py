@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import TYPE_CHECKING, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast, overload
+
+import numpy as np
 
 from .errors import ShapeError
 from .ops import movement as mv
 from .ops import pointwise as pw
 from .ops import reduce as rd
 from .ops.base import Op, apply
-from .types import DType, Shape, TensorType, broadcast_shapes, normalize_axes, normalize_axis
+from .types import Array, DType, Shape, TensorType, broadcast_shapes, normalize_axes, normalize_axis
 
 if TYPE_CHECKING:
     from .graph import Graph, Value
@@ -44,6 +46,8 @@ class Tensor:
 
     graph: Graph
     value: Value
+    # NumPy's own operators leave an array beside a tensor to those below.
+    __array_ufunc__: ClassVar[None] = None
 
     # -- what it is -------------------------------------------------------------------------------
 
@@ -426,12 +430,24 @@ def promote(*operands: Tensor | Scalar, like: Tensor | None = None) -> tuple[Ten
 
 
 def _binary(op: Op, a: Tensor | Scalar, b: Tensor | Scalar, as_float: bool = False) -> Tensor:
+    if isinstance(b, np.ndarray) and isinstance(a, Tensor):
+        b = _constant(b, a)
+    elif isinstance(a, np.ndarray) and isinstance(b, Tensor):
+        a = _constant(a, b)
     if not all(isinstance(x, Tensor | bool | int | float) for x in (a, b)):
         return cast(Tensor, NotImplemented)
     first, second = promote(a, b)
     if as_float and not first.dtype.is_float:
         first, second = first.cast(DType.FLOAT32), second.cast(DType.FLOAT32)
     return apply(op, first, second)
+
+
+def _constant(array: Array, like: Tensor) -> Tensor:
+    """An array as a constant; floats are of the tensor's precision, as Python's floats are."""
+    dtype = DType.of(array.dtype)
+    if dtype.is_float:
+        dtype = like.dtype if like.dtype.is_float else DType.FLOAT32
+    return like.graph.constant(array, dtype)
 
 
 def broadcast_all(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -377,3 +377,13 @@ def test_a_failed_trace_leaves_nothing_behind() -> None:
     assert all(module.training for module in network.modules())
     with pytest.raises(UsageError, match="only inside forward"):
         nn.Parameter(np.ones(2)) + 1.0
+
+
+def test_an_array_beside_a_tensor_is_a_constant_of_the_tensors_precision() -> None:
+    scale = np.array([2.0, 3.0])
+    graph = qn.trace(lambda x: {"right": x * scale, "left": scale - x}, qn.spec(3, 2))
+    assert {graph.type_of(v).dtype.value for v in graph.outputs.values()} == {"float32"}
+    x = np.ones((3, 2), np.float32)
+    right, left = qn.interpret(graph, x)
+    np.testing.assert_array_equal(right, x * scale)
+    np.testing.assert_array_equal(left, scale - x)
