@@ -324,6 +324,20 @@ def test_what_is_read_again_is_not_overwritten() -> None:
     check(of(function, np.zeros((64, 64), F)))
 
 
+def test_what_is_read_in_two_ways_is_not_overwritten() -> None:
+    """Row by row, which could be done in place, and as another view of it, by columns."""
+
+    def function(x: Tensor) -> Tensor:
+        y = cut(x)
+        z = (y + y.reshape(1, 48, 48).permute(0, 2, 1)).exp()
+        return cut(z.reshape(48, 48))
+
+    plan = of(function, np.zeros((48, 48), F))
+    assert len(set(plan.program.kernels[1].slots)) == 2, "two arguments of one memory, and a result"
+    assert len(plan.program.kernels[1].slots) == 3
+    check(plan)
+
+
 def test_outputs_and_updates_take_no_memory_in_between() -> None:
     graph, _ = graph_of(lambda x: x.exp(), np.zeros((8, 8), F))
     state = graph.buffer(np.zeros((8, 8), F), "state")
