@@ -386,7 +386,7 @@ def test_pictures_rolled_and_unrolled() -> None:
     assert rolled.count("Tanh") == 0
     ends = [line.split("[")[0].split("->") for line in rolled.splitlines() if "->" in line]
     assert [a for a, b in ends if a.strip() == b.strip()], "the state comes back to its node"
-    unrolled = draw(Unroll().apply(graph), fold=False).source
+    unrolled = draw(graph, fold=False, unroll=True).source
     assert all(f"rnn.t{t}.tanh" in unrolled for t in range(3))
 
 

@@ -2,6 +2,7 @@
 
     draw(graph, "lenet.svg")                    # also .png, .pdf, .gv
     draw(graph, "resnet.svg", fold=2)           # one box for each layer1.0, layer1.1, …
+    draw(graph, unroll=True)                    # recurrences as copies of their bodies, in time
     draw(graph)                                 # a Drawing, which Jupyter shows
 
 Time runs downwards in the forward graph on the left, upwards in the backward graph on its right, so
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import UsageError
 from ..graph import Graph
+from ..passes.unroll import Unroll
 from .dot import to_dot
 from .drawing import Drawing, RenderWarning
 from .fold import fold_nodes
@@ -31,6 +33,7 @@ def draw(
     stage: str = "declared",
     fold: bool | int | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
+    unroll: bool = False,
 ) -> Drawing:
     """A picture of a graph.
 
@@ -42,6 +45,7 @@ def draw(
             `layer1`, 2 of `layer1.0`. Boxes of equal structure in a row become one. True chooses
             the depth, False folds nothing; by default long graphs are folded.
         groups: kernel -> the names of its nodes, drawn as a box around them; excludes folding.
+        unroll: shows recurrences step by step instead of as one box with an edge back to it.
 
     Raises:
         UsageError: unknown stage, suffix or node, or a negative fold.
@@ -50,6 +54,7 @@ def draw(
         raise UsageError(f"there is no stage {stage!r} to draw; use one of {', '.join(STAGES)}")
     if groups is not None and fold:
         raise UsageError("a picture with kernels as boxes is not folded; leave out fold or groups")
+    graph = Unroll().apply(graph) if unroll else graph
     folds = {} if groups is not None else fold_nodes(graph, fold)
     picture = make_picture(graph, folds, groups or {})
     title = graph.name if stage == "declared" else f"{graph.name} · {stage}"

@@ -56,7 +56,7 @@ def op_text(node: Node, inputs: Sequence[TensorType], constants: Sequence[str] =
         return name
     if isinstance(node.op, Recurrence):
         way = "steps backwards" if node.op.reverse else "steps"
-        return f"{name}, {node.op.steps} {way}"
+        return f"{node.op.name}, {node.op.steps} {way}"
     attributes = shown_attributes(node)
     kernel = attributes.pop("kernel", None)
     if kernel is None and type(node.op).__module__.endswith(".conv") and len(inputs) > 1:

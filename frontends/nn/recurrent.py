@@ -146,7 +146,11 @@ class RecurrentLayers(Recurrent):
         x = x.transpose(0, 1) if self.batch_first else x
         steps, batch, _ = x.shape
         count = self.num_layers * self.num_directions
-        states = self._as_states(given, x, (count, batch))
+        if given is None:
+            initial = [self._as_states(None, x, (batch,))] * count
+        else:
+            states = self._as_states(given, x, (count, batch))
+            initial = [tuple(s[place] for s in states) for place in range(count)]
         mask = None if lengths is None else valid_steps(lengths, steps, batch)
         if mask is not None:
             x = mask.where(x, 0.0)  # were it not a number, the gradients would be none either
@@ -154,7 +158,7 @@ class RecurrentLayers(Recurrent):
         for layer in range(self.num_layers):
             outputs = []
             for direction, suffix in enumerate(self._suffixes(layer)):
-                own = [s[len(finals)] for s in states]
+                own = initial[len(finals)]
                 output, final = self._run_direction(x, own, suffix, mask, direction == 1)
                 outputs.append(output)
                 finals.append(final)
@@ -165,7 +169,7 @@ class RecurrentLayers(Recurrent):
         return x.transpose(0, 1) if self.batch_first else x, last
 
     def _run_direction(
-        self, x: Tensor, states: list[Tensor], suffix: str, mask: Tensor | None, reverse: bool
+        self, x: Tensor, states: States, suffix: str, mask: Tensor | None, reverse: bool
     ) -> tuple[Tensor, States]:
         """One direction of one layer. The only one there is has the name of the module."""
         name, prefix = suffix.removeprefix("_"), x.graph._scope.prefix

@@ -96,7 +96,8 @@ class Elman(Cell):
             )
 
     def step(self, x: Tensor, states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:
-        gates = x + named(Linear(), "recurrent", states[0], weights["weight_hh"])
+        recurrent = named(Linear(), "recurrent", states[0], weights["weight_hh"])
+        gates = named(pw.Add(), "gates", x, recurrent)
         return (named(NONLINEARITIES[self.nonlinearity](), "hidden", gates),)
 
 
