@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -212,6 +214,42 @@ def test_every_door_takes_a_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(executable(x), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(OnnxError, match=r"input x is float32, it cannot be float64\[3, 3, 4, 4\]"):
         qn.compile(path, qn.spec(3, 3, 4, 4, dtype="float64"))
+
+
+@pytest.mark.slow
+def test_what_pytorch_exports_gives_what_pytorch_gives() -> None:
+    """With a symbolic batch, so that shapes are computed by nodes."""
+    torch = pytest.importorskip("torch")
+    layers = torch.nn
+
+    class Net(layers.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = layers.Conv2d(3, 8, 3, padding=1), layers.BatchNorm2d(8)
+            self.up = layers.Upsample(scale_factor=2, mode="bilinear")
+            self.back = layers.ConvTranspose2d(8, 8, 2, 2)
+            self.encoder = layers.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+            self.lstm = layers.LSTM(16, 5, bidirectional=True, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            y = self.back(self.up(torch.relu(self.bn(self.conv(x)))))
+            rows = y.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, 16)
+            z, _ = self.lstm(self.encoder(rows[:, :20]))
+            small = layers.functional.interpolate(y, size=(7, 9), mode="bicubic")
+            return torch.softmax(z.mean(1), -1), small, y.cumsum(1).topk(3, 1)[0]
+
+    torch.manual_seed(0)
+    net, x, file = Net().eval(), torch.randn(2, 3, 4, 4), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net, x, file, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+        )
+    graph = qn.from_onnx(onnx.load_from_string(file.getvalue()), {"x": (2, 3, 4, 4)})
+    expected = [y.detach().numpy() for y in net(x)]
+    for results in (qn.interpret(graph, x.numpy()), qn.compile(graph)(x.numpy())):
+        for found, wanted in zip(results, expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 # -- external data ------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def bilinear(x: Array, places: Array) -> Array:
 
 
 def nearest_edge(x: Array, places: Array) -> Array:
-    n, c, extent = x.shape
+    n, _, extent = x.shape
     index = np.rint((places[..., 0] + 1) * (extent - 1) / 2).clip(0, extent - 1).astype(int)
     return np.stack([x[b][:, index[b]] for b in range(n)])
 

@@ -34,9 +34,9 @@ _OLDEST = 6
 def from_onnx(source: str | Path | Any, inputs: Mapping[str, Binding] | None = None) -> Graph:
     """The graph of an ONNX model.
 
-    Initialisers of floats become parameters, statistics of batch normalisation buffers, everything
-    that is known without the network's inputs is computed now. Nodes keep their ONNX names, with
-    dots for slashes; outputs and inputs have the names they have in the file.
+    Initialisers of floats become parameters, statistics of batch normalisation buffers, and what
+    is known without the network's inputs is computed now. Nodes and inputs keep their ONNX names,
+    with dots for slashes; outputs have the names they have in the file.
 
     Arguments:
         source: path of a file, or an `onnx.ModelProto`.
@@ -111,12 +111,14 @@ def _bind_inputs(importer: Importer, scope: Scope, given: dict[str, Binding]) ->
     values = [v for v in importer.model.graph.input if v.name not in scope]
     names = [v.name for v in values]
     for name in given:
-        if name not in names:
+        if name not in names and name not in map(sanitized, names):
             raise OnnxError(
                 f"there is no input {name}; the inputs are {', '.join(names) or 'none'}"
             )
     for value in values:
-        scope[value.name] = _input(importer, value, given.get(value.name))
+        scope[value.name] = _input(
+            importer, value, given.get(value.name, given.get(sanitized(value.name)))
+        )
 
 
 def _input(importer: Importer, value: ValueInfoProto, given: Binding | None) -> Operand:

@@ -15,6 +15,7 @@ from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph
 from quern.compiler.ops.leaf import Input
 from quern.frontends.onnx.importer import DataDependentError
+from quern.frontends.onnx.naming import sanitized
 from quern.runtime.executable import Executable
 
 from .models import ModelTest
@@ -65,7 +66,7 @@ def outcome_of(test: ModelTest, run: Run = by_numpy) -> Outcome:
     status, reason = PASSED, ""
     try:
         for inputs, expected in test.sets:
-            feeds = dict(zip(test.inputs, inputs, strict=False))
+            feeds = dict(zip(map(sanitized, test.inputs), inputs, strict=False))
             graph, bound = _import(test.model, feeds)
             names = {n.name for n in graph.leaves(Input)}
             folded = folded and not names

@@ -18,5 +18,7 @@ from . import pool as pool
 from . import quantize as quantize
 from . import recurrent as recurrent
 from . import reduce as reduce
+from . import refused as refused
 from . import resize as resize
 from . import shape as shape
+from . import signal as signal

@@ -89,11 +89,3 @@ def _trilu(call: Call) -> Result:
 def zero_of(x: Tensor) -> Tensor:
     """A scalar zero of the dtype of x."""
     return x.graph.constant(0, x.dtype)
-
-
-@operator(
-    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
-    "Multinomial",
-)  # fmt: skip
-def _random(call: Call) -> Result:
-    raise OnnxError("random numbers are not supported: no two programs draw the same")
