@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import quern as qn
+from quern.compiler.ops.leaf import Input
 from quern.frontends.nn import init
 from quern.frontends.zoo import entries
 from quern.frontends.zoo.alexnet_2012 import alexnet_2012
@@ -239,6 +240,34 @@ def test_compiled_network_agrees_with_numpy(
     compiled = qn.compile(graph)
     np.testing.assert_allclose(compiled(x), expected, rtol=1e-4, atol=1e-4 * expected.std())
     assert np.abs(compiled(x[..., ::-1]) - expected).max() > 1e-3 * expected.std()
+
+
+TRAINED = [
+    pytest.param(LeNet1989, (2, 1, 16, 16), id="lenet_1989"),
+    slow((lambda: ArrangedResNet(1, "full_preactivation"), (2, 3, 16, 16)), "preactivation"),
+    slow((lambda: BottleneckResNet((1, 1, 1, 1), 4, 4, 10), (2, 3, 64, 64)), "resnext"),
+    slow((lambda: DenseNet((2, 2), 4, num_classes=10), (2, 3, 32, 32)), "densenet"),
+    slow((lambda: squeezenet1_1(10), (2, 3, 33, 33)), "squeezenet"),
+    slow((maxout_cifar, (2, 3, 32, 32)), "maxout_cifar"),
+]
+
+
+@pytest.mark.parametrize(("build", "shape"), TRAINED)
+def test_compiled_gradients_agree_with_numpy(
+    build: Callable[[], Module], shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    network = lively(build(), rng)
+    graph = qn.grad(qn.trace(network, qn.spec(*shape), training=True))
+    x = rng.standard_normal(shape, np.float32)
+    (name,) = (node.name for node in graph.leaves(Input))
+    expected = qn.interpret(graph, {name: x})
+    actual = qn.compile(graph)({name: x})
+    gradients = [key for key in graph.outputs if key.startswith("grad.")]
+    assert len(gradients) == sum(1 for _ in network.parameters())
+    for key in gradients:
+        assert np.isfinite(actual[key]).all()
+        scale = np.abs(expected[key]).max()
+        np.testing.assert_allclose(actual[key], expected[key], atol=1e-3 * scale, err_msg=key)
 
 
 # -- what papers say of their networks ------------------------------------------------------------
