@@ -82,6 +82,10 @@ class TrainingError(QuernError):
 class OnnxError(QuernError):
     """An ONNX model is damaged, or holds what cannot be compiled."""
 
+    def __init__(self, message: str) -> None:
+        # Names come from the file; whatever they hold, the message stays one line.
+        super().__init__("".join(c if c.isprintable() else "?" for c in message))
+
 
 class UsageError(QuernError):
     """A command or function was called in a way it does not understand."""

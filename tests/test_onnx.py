@@ -343,6 +343,12 @@ def test_refused_in_one_line(net: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_names_do_not_break_the_line() -> None:
+    net = model([node("Nope", "x", name="a\nb\x1b[31m")], [value("x", 2)])
+    with pytest.raises(OnnxError, match=r"^a\?b\?\[31m \(Nope\): there is no operator"):
+        qn.from_onnx(net)
+
+
 def test_functions_that_call_themselves_end() -> None:
     function = helper.make_function(
         "own",

@@ -43,7 +43,7 @@ def test_some_models_of_single_operators() -> None:
 def test_all_models_of_single_operators() -> None:
     outcomes = [outcome_of(test) for test in load("node")]
     assert [(o.name, o.reason) for o in outcomes if o.status == FAILED] == []
-    assert Counter(o.status for o in outcomes)[PASSED] >= 1335
+    assert Counter(o.status for o in outcomes)[PASSED] >= 1377
 
 
 @pytest.mark.slow
