@@ -146,11 +146,12 @@ def numpy_binary(op: BinaryOp, a: Array, b: Array) -> Array:
         return np.asarray(table[op](a, b))
 
 
+COMPARED = [op for op in BinaryOp if op in COMPARISONS]  # in an order of their own
 OF_FLOAT = [BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.DIV, BinaryOp.FLOORDIV, BinaryOp.MOD,
-            BinaryOp.MIN, BinaryOp.MAX, BinaryOp.POW, *COMPARISONS]  # fmt: skip
+            BinaryOp.MIN, BinaryOp.MAX, BinaryOp.POW, *COMPARED]  # fmt: skip
 OF_INTEGER = [op for op in BinaryOp if op not in (BinaryOp.DIV, BinaryOp.POW)]
 OF_BOOL = [BinaryOp.AND, BinaryOp.OR, BinaryOp.XOR, BinaryOp.ADD, BinaryOp.MUL, BinaryOp.MIN,
-           BinaryOp.MAX, *COMPARISONS]  # fmt: skip
+           BinaryOp.MAX, *COMPARED]  # fmt: skip
 BINARIES = [
     *((op, dtype) for dtype in (F32, F64) for op in OF_FLOAT),
     *((op, dtype) for dtype in (I32, I64, U8) for op in OF_INTEGER),
