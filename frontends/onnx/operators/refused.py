@@ -13,7 +13,7 @@ _REASONS = {
     ),
     "optional values are not supported": ("Optional", "OptionalGetElement", "OptionalHasElement"),
     "strings are not supported": (
-        "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer",
+        "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit",
     ),
     "random numbers are not supported, no two programs draw the same": (
         "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
