@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py [FILE.qn] [--repeat 9]
 
-Each figure is the median over processes of their own. Without a file, a LeNet is compiled first; its
-kernels are then in the cache, as they are for whoever loads a file a second time.
+Each figure is the median over processes of their own. Without a file, a LeNet is compiled first;
+its kernels are then in the cache, as they are for whoever loads a file a second time.
 """
 
 from __future__ import annotations

@@ -347,7 +347,9 @@ def test_lanes_whose_places_look_different_may_meet() -> None:
     place = clamp(0 - v, 0, 11)
     body = Accumulate(y, (place,), ReduceOp.ADD, Load(x, (index(0),)))
     total = np.zeros(12, np.float32)
-    interpret(Kernel("meet", (x, y), (For(v, 2, (body,), VECTOR, 1),)), [np.ones(1, np.float32), total])
+    interpret(
+        Kernel("meet", (x, y), (For(v, 2, (body,), VECTOR, 1),)), [np.ones(1, np.float32), total]
+    )
     np.testing.assert_array_equal(total, [2.0] + [0.0] * 11)
 
 
