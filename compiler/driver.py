@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ..runtime.image import Image, StoredGraph
 from .graph import Graph
@@ -88,7 +89,7 @@ def optimize(graph: Graph, options: Options, report: Report) -> Graph:
         with report.stage(step.name) as describe:
             graph = step.apply(graph)
             describe(f"{len(graph)} nodes")
-        report.write(step.name, lambda graph=graph: str(graph))  # type: ignore[misc]
+        report.write(step.name, partial(str, graph))
     return graph
 
 
