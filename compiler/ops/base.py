@@ -212,6 +212,8 @@ def field_types(cls: type[Op]) -> dict[str, Any]:
 def _encode(value: Any) -> Any:
     if isinstance(value, Structured):
         return value.to_json()
+    if isinstance(value, Op):
+        return op_to_json(value)
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, TensorType):
@@ -243,11 +245,20 @@ def _decode(value: Any, hint: Any) -> Any:
         return hint(value)
     if isinstance(hint, type) and issubclass(hint, Structured):
         return hint.from_json(value)
+    if isinstance(hint, type) and issubclass(hint, Op):
+        return _decode_op(value, hint)
     if hint is float:
         return _decode_float(value)
     if type(value) is not hint:
         raise TypeError(f"{value!r} is not {getattr(hint, '__name__', hint)}")
     return value
+
+
+def _decode_op(value: Any, hint: type[Op]) -> Op:
+    op = op_from_json(value) if isinstance(value, dict) else value
+    if not isinstance(op, hint):
+        raise TypeError(f"{value!r} is no {hint.__name__}")
+    return op
 
 
 def _decode_union(value: Any, options: tuple[Any, ...]) -> Any:
