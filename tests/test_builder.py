@@ -245,3 +245,82 @@ def test_constant_vectors_hold_one_number_a_lane() -> None:
     out = np.zeros(3, np.int32)
     run(lambda f: f.store(constants(I32, [3, -1, 2]), f.arguments[0]), out)
     assert out.tolist() == [3, -1, 2]
+
+
+def text_of(emit: Callable[[FunctionBuilder], None]) -> str:
+    """The body of a function of a pointer %a and an i64 %n that `emit` fills."""
+    f = ModuleBuilder().function("f", [("a", PTR), ("n", I64)])
+    emit(f)
+    f.ret()
+    return str(f)
+
+
+def test_a_pure_instruction_is_written_once_where_it_is_known() -> None:
+    def emit(f: FunctionBuilder) -> None:
+        a, n = f.arguments
+        outer = f.mul(n, 3)
+        with f.loop(0, n) as loop:
+            assert f.mul(n, 3) is outer
+            inner = f.mul(loop.index, 3)
+            assert f.mul(loop.index, 3) is inner
+            f.store(f.load(F32, f.gep(F32, a, inner)), f.gep(F32, a, inner))
+
+    assert text_of(emit).count("mul") == 2
+    assert text_of(emit).count("getelementptr") == 1
+
+
+def test_what_one_branch_has_computed_is_computed_again_in_the_other_and_behind() -> None:
+    def emit(f: FunctionBuilder) -> None:
+        a, n = f.arguments
+        condition = f.icmp("slt", n, 5)
+        then, otherwise, after = (f.new_block(name) for name in ("then", "else", "after"))
+        f.branch_if(condition, then, otherwise)
+        for block in (then, otherwise):
+            f.enter(block)
+            f.store(f.mul(n, 7), a)
+            f.branch(after)
+        f.enter(after)
+        f.store(f.mul(n, 7), a)
+        with f.when(condition):
+            f.store(f.mul(n, 9), a)
+        f.store(f.mul(n, 9), a)
+
+    text = text_of(emit)
+    assert text.count("mul i64 %n, 7") == 3
+    assert text.count("mul i64 %n, 9") == 2
+
+
+def test_what_a_loop_that_may_not_run_has_computed_is_computed_again_behind_it() -> None:
+    def emit(f: FunctionBuilder) -> None:
+        a, n = f.arguments
+        with f.loop(0, n):
+            f.store(f.mul(n, 7), a)
+        f.store(f.mul(n, 7), a)
+        with f.loop(0, 4):  # runs for certain
+            f.store(f.mul(n, 9), a)
+        f.store(f.mul(n, 9), a)
+
+    assert text_of(emit).count("mul i64 %n, 7") == 2
+    assert text_of(emit).count("mul i64 %n, 9") == 1
+
+
+def test_loads_are_never_taken_for_each_other() -> None:
+    def emit(f: FunctionBuilder) -> None:
+        for _ in range(2):
+            f.store(f.fadd(f.load(F32, f.arguments[0]), 1.0), f.arguments[0])
+
+    assert text_of(emit).count("load float") == 2
+    out = np.zeros(1, np.float32)
+    run(emit, out)
+    assert out == 2
+
+
+def test_a_branch_to_a_block_that_was_entered_too_early_is_refused() -> None:
+    f = ModuleBuilder().function("f", [("a", PTR), ("n", I64)])
+    then, after = f.new_block("then"), f.new_block("after")
+    f.branch_if(f.icmp("slt", f.arguments[1], 5), then, after)
+    f.enter(after)
+    f.ret()
+    f.enter(then)
+    with pytest.raises(ValueError, match="entered before a branch to it"):
+        f.branch(after)

@@ -83,8 +83,10 @@ class Scope:
         self.lanes = outer
 
     def learn(self, value: Value, low: int, high: int, multiple: int = 1) -> Value:
-        """Notes the bounds of an int64 value that has just been computed."""
-        self.facts[value.text] = Fact(self.depth, low, high, multiple)
+        """Notes the bounds of an int64 value that has just been computed, here or further out."""
+        known = self.facts.get(value.text)
+        depth = self.depth if known is None else min(self.depth, known.depth)
+        self.facts[value.text] = Fact(depth, low, high, multiple)
         return value
 
     def linear(self, result: Result) -> Linear | None:
