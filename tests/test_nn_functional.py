@@ -76,6 +76,20 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Array, ...]]] = {
     "softmax": (lambda f, x: f.softmax(x, dim=-1), (X,)),
     "interpolate": (lambda f, x: f.interpolate(x, size=(9, 4)), (IMAGE,)),
     "interpolate up": (lambda f, x: f.interpolate(x, scale_factor=3), (IMAGE,)),
+    "interpolate bilinear": (lambda f, x: f.interpolate(x, (9, 4), mode="bilinear"), (IMAGE,)),
+    "interpolate bilinear by a factor": (
+        lambda f, x: f.interpolate(x, scale_factor=2.3, mode="bilinear"),
+        (IMAGE,),
+    ),
+    "interpolate with aligned corners": (
+        lambda f, x: f.interpolate(x, 11, mode="bilinear", align_corners=True),
+        (IMAGE,),
+    ),
+    "interpolate bicubic": (lambda f, x: f.interpolate(x, (9, 4), mode="bicubic"), (IMAGE,)),
+    "interpolate antialiased": (
+        lambda f, x: f.interpolate(x, (2, 3), mode="bilinear", antialias=True),
+        (IMAGE,),
+    ),
     "pixel_shuffle": (lambda f, x: f.pixel_shuffle(x, 2), (IMAGE,)),
     "conv2d": (lambda f, x, w: f.conv2d(x, w, stride=2, padding="valid"), (IMAGE, W)),
     "layer_norm with a bias alone": (
@@ -135,6 +149,8 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda x: F.mse_loss(x, x, reduction="avg"), "not 'avg'"),
     (lambda x: F.interpolate(x), "either size or scale_factor"),
     (lambda x: F.interpolate(x, size=3, mode="cubic"), "not 'cubic'"),
+    (lambda x: F.interpolate(x, size=3, mode="trilinear"), "for 3 spatial axes"),
+    (lambda x: F.interpolate(x, size=3, align_corners=True), "not for mode 'nearest'"),
     (lambda x: F.unflatten(x, 1, (3, 3)), "cannot be unflattened"),
     (lambda x: F.pixel_shuffle(x, 3), "multiple of 9 channels"),
     (lambda x: F.embedding(x, x), r"weight of embedding is \(V, D\)"),

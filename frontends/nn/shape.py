@@ -92,12 +92,13 @@ class ChannelShuffle(Layer):
 
 
 class Upsample(Layer):
-    """(N, C, *spatial) in other spatial extents; each element is the nearest one of the input.
+    """(N, C, *spatial) in other spatial extents.
 
     Arguments:
         size: the extents; or
         scale_factor: how many times those of the input.
-        mode: "nearest".
+        mode: "nearest", "linear", "bilinear", "trilinear" or "bicubic".
+        align_corners: whether the centres of the corner elements stay where they are.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Upsample(Layer):
         size: Size | None = None,
         scale_factor: float | tuple[float, ...] | None = None,
         mode: str = "nearest",
+        align_corners: bool | None = None,
     ) -> None:
         super().__init__()
         self.size = size
@@ -113,9 +115,10 @@ class Upsample(Layer):
         else:
             self.scale_factor = None if scale_factor is None else float(scale_factor)
         self.mode = mode
+        self.align_corners = align_corners
 
     def forward(self, input: Tensor) -> Tensor:
-        return shape.interpolate(input, self.size, self.scale_factor, self.mode)
+        return shape.interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)
 
     def extra_repr(self) -> str:
         given = "scale_factor" if self.scale_factor is not None else "size"
@@ -131,3 +134,14 @@ class UpsamplingNearest2d(Upsample):
         scale_factor: float | tuple[float, ...] | None = None,
     ) -> None:
         super().__init__(size, scale_factor)
+
+
+class UpsamplingBilinear2d(Upsample):
+    """(N, C, H, W) in other extents, linear between the elements; corners stay where they are."""
+
+    def __init__(
+        self,
+        size: Size | None = None,
+        scale_factor: float | tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__(size, scale_factor, "bilinear", align_corners=True)

@@ -137,6 +137,7 @@ from ..frontends.nn.shape import (
     PixelUnshuffle,
     Unflatten,
     Upsample,
+    UpsamplingBilinear2d,
     UpsamplingNearest2d,
 )
 from ..frontends.nn.state import (
@@ -255,6 +256,7 @@ __all__ = [
     "Tanh",
     "Unflatten",
     "Upsample",
+    "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",

@@ -10,6 +10,7 @@ from ....compiler.ops import indexing
 from ....compiler.ops.base import Op, apply
 from ....compiler.ops.movement import Concat, Pad, PadMode
 from ....compiler.ops.pointwise import Exp, Log, Sqrt
+from ....compiler.ops.resize import Coordinates, Interpolation, Resize
 from ....compiler.tensor import Scalar, Tensor, promote
 from ....compiler.types import DType, normalize_axis
 from ..context import emit
@@ -20,6 +21,15 @@ _MODES = {
     "reflect": PadMode.REFLECT,
     "replicate": PadMode.EDGE,
     "circular": PadMode.WRAP,
+}
+
+# Mode of interpolate: how, and for how many spatial axes where not for any number.
+_INTERPOLATIONS = {
+    "nearest": (Interpolation.NEAREST, None),
+    "linear": (Interpolation.LINEAR, 1),
+    "bilinear": (Interpolation.LINEAR, 2),
+    "trilinear": (Interpolation.LINEAR, 3),
+    "bicubic": (Interpolation.CUBIC, 2),
 }
 
 
@@ -212,27 +222,64 @@ def interpolate(
     size: Size | None = None,
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
+    align_corners: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """(N, C, *spatial) in other spatial extents.
 
     Arguments:
         size: the extents; or
         scale_factor: how many times those of the input.
-        mode: "nearest": an element is the one of the input at `floor(i * extent / size)`.
+        mode: "nearest": an element is the one of the input at `floor(i * extent / size)`; or
+            "linear", "bilinear", "trilinear" for 1 to 3 spatial axes, or "bicubic".
+        align_corners: whether the centres of the corner elements stay where they are, and not
+            their outer edges. Not with "nearest".
+        antialias: when making smaller, all elements count.
     """
     rank = input.rank - 2
-    if mode != "nearest":
-        raise UsageError(f"interpolate knows the mode 'nearest', not {mode!r}")
-    if size is not None and scale_factor is None:
+    if mode not in _INTERPOLATIONS:
+        known = ", ".join(map(repr, _INTERPOLATIONS))
+        raise UsageError(f"interpolate knows the modes {known}, not {mode!r}")
+    interpolation, axes = _INTERPOLATIONS[mode]
+    if axes not in (None, rank):
+        raise ShapeError(f"interpolate: mode {mode!r} is for {axes} spatial axes, got {input.type}")
+    if axes is None and (align_corners is not None or antialias):
+        raise UsageError("interpolate: align_corners and antialias are not for mode 'nearest'")
+    extents, scales = _extents(input, size, scale_factor)
+    if axes is None:
+        for axis, extent in enumerate(extents, 2):
+            input = _stretched(input, axis, extent)
+        return input
+    op = Resize(
+        tuple(range(2, input.rank)),
+        extents,
+        _ratios(input, extents) if align_corners else scales,
+        interpolation,
+        Coordinates.ALIGN_CORNERS if align_corners else Coordinates.HALF_PIXEL,
+        cubic=-0.5 if antialias else -0.75,
+        exclude_outside=antialias,
+        antialias=antialias,
+    )
+    return emit(op, input)
+
+
+def _extents(
+    x: Tensor, size: Size | None, factor: float | Sequence[float] | None
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Spatial extents of the result, and by how much they are larger."""
+    rank = x.rank - 2
+    if size is not None and factor is None:
         extents = per_axis(size, rank, "size")
-    elif scale_factor is not None and size is None:
-        each = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,) * rank
-        extents = tuple(int(n * f) for n, f in zip(input.shape[2:], each, strict=True))
-    else:
-        raise UsageError("interpolate takes either size or scale_factor")
-    for axis, extent in enumerate(extents, 2):
-        input = _stretched(input, axis, extent)
-    return input
+        return extents, _ratios(x, extents)
+    if factor is not None and size is None:
+        each = factor if isinstance(factor, Sequence) else (factor,) * rank
+        extents = tuple(int(n * f) for n, f in zip(x.shape[2:], each, strict=True))
+        return extents, tuple(map(float, each))
+    raise UsageError("interpolate takes either size or scale_factor")
+
+
+def _ratios(x: Tensor, extents: Sequence[int]) -> tuple[float, ...]:
+    return tuple(n / old if old else 1.0 for n, old in zip(extents, x.shape[2:], strict=True))
 
 
 def _stretched(x: Tensor, axis: int, extent: int) -> Tensor:
