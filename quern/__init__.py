@@ -43,8 +43,10 @@ _EXPORTS: dict[str, str] = {
     "manual_seed": ".frontends.nn.init",
     "nn": ".nn:",
     "optim": ".optim:",
+    "profile": ".runtime.profile:profile",
     "spec": ".frontends.nn.trace",
     "to_networkx": ".frontends.networkx",
+    "to_onnx": ".frontends.onnx",
     "trace": ".frontends.nn.trace",
     "zoo": ".frontends.zoo:",
 }
@@ -83,9 +85,11 @@ if TYPE_CHECKING:
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace
     from .frontends.onnx import from_onnx as from_onnx
+    from .frontends.onnx import to_onnx as to_onnx
     from .frontends.training.trainer import Trainer as Trainer
     from .runtime.artifact import load as load
     from .runtime.executable import Executable as Executable
+    from .runtime.profile import profile as profile
 else:  # unseen by type checkers, so that they still find a misspelt name
 
     def __getattr__(name: str) -> object:
