@@ -77,6 +77,7 @@ class Contraction:
         factors: what is multiplied.
         lanes: of a vector.
         registers: how many vectors the machine holds.
+        panel: width of the widest tile; some vectors by default.
         store: instructions that storing a vector takes.
     """
 
@@ -86,7 +87,11 @@ class Contraction:
     factors: tuple[Factor, Factor]
     lanes: int
     registers: int
+    panel: int = 0
     store: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "panel", self.panel or VECTORS * self.lanes)
 
     @cached_property
     def depth(self) -> int:
@@ -102,11 +107,6 @@ class Contraction:
     def tilings(self) -> tuple[Tiling, ...]:
         """How the results are covered with tiles: one for each width along the lanes."""
         return tuple(_tiling(self, span) for span in panels(self.lane.extent, self.panel))
-
-    @property
-    def panel(self) -> int:
-        """Width of the widest tile."""
-        return VECTORS * self.lanes
 
     @cached_property
     def cost(self) -> float:
@@ -262,6 +262,61 @@ def over_blocks(
     return result
 
 
+def over_chunks(
+    binding: Binding,
+    spans: Mapping[Axis, Sequence[Span]],
+    chunks: Mapping[Axis, int],
+    inner: Sequence[Axis],
+    body: Callable[[Block], ir.Block],
+) -> ir.Block:
+    """Parallel loops over chunks of blocks, and loops over the blocks of a chunk.
+
+    What remains of an axis behind its blocks of equal length belongs to its last chunk.
+
+    Arguments:
+        binding: the group.
+        spans: the blocks of each axis.
+        chunks: how many blocks of an axis a task takes, outermost loop first. A task takes all of
+            an axis that is not named.
+        inner: axes of the outermost loops inside of a task.
+        body: what is done with a block.
+    """
+    tasks: dict[Axis, tuple[Expr, int]] = {}
+    loops: list[tuple[ir.Var, int]] = []
+    for axis, chunk in chunks.items():
+        extent = -(-spans[axis][0].count // chunk) if spans[axis] else 0
+        task = binding.var(axis.name)
+        tasks[axis] = task, extent
+        loops.append((task, extent))
+
+    def nest(axes: Sequence[Axis], block: Block) -> ir.Block:
+        if not axes:
+            return body(block)
+        axis, *rest = axes
+        task, of = tasks.get(axis, (ir.index(0), 1))
+        result: ir.Block = ()
+        for position, span in enumerate(spans[axis]):
+            # Behind the blocks of equal length, the last task does what remains.
+            extent = min(chunks.get(axis, span.count), span.count) if position == 0 else span.count
+            var = binding.var(axis.name)
+            number: Expr = var if extent > 1 else ir.index(0)
+            condition = None
+            if position == 0:
+                number = task * extent + number
+                condition = number < span.count if span.count % extent else None
+            elif of > 1:
+                condition = task >= of - 1
+            start = number * span.length + span.start
+            inside = nest(rest, block | Block({axis: start}, {axis: span.length}))
+            if condition is not None:
+                inside = (ir.If(condition, inside),)
+            result += (ir.For(var, extent, inside),) if extent > 1 else inside
+        return result
+
+    axes = [*inner, *(axis for axis in spans if axis not in inner)]
+    return ir.loop_nest(tuple(loops), nest(axes, Block({}, {})), LoopKind.PARALLEL)
+
+
 def register_tile(
     binding: Binding,
     form: Contraction,
@@ -271,6 +326,7 @@ def register_tile(
     write: Callable[[Expr, Place], ir.Block],
     summed: Mapping[Axis, tuple[Expr, int]] | None = None,
     exact: bool = False,
+    stored: int = 0,
 ) -> ir.Block:
     """The results of one tile.
 
@@ -283,6 +339,7 @@ def register_tile(
         write: what is done with a result, given its place.
         summed: start and length along summed axes that are not summed as a whole.
         exact: whether factors may not be asked for beyond the tile, to fill the last vector.
+        stored: lanes in which results are written, if they are fewer than the form's.
     """
     lane = binding.var("v")
     rows = [(axis, binding.var(axis.name)) for axis in form.rows if tile.length[axis] > 1]
@@ -293,7 +350,7 @@ def register_tile(
     width = tile.length[form.lane]
     count = math.prod(extent for _, extent in loops)
     computed = Columns(width if exact else form.whole(width), form.lanes, dtype)
-    stored = Columns(width, form.lanes, dtype)
+    results = Columns(width, stored or form.lanes, dtype)
     sums = binding.local("tile", (count, computed.width), dtype, Space.REGISTER)
     place = {axis: tile.start[axis] for axis in form.outputs}
     for axis, var in rows:
@@ -314,11 +371,11 @@ def register_tile(
         x = multiply({**at(c), **where})
         add[c] = (ir.Accumulate(sums, (number, lane + c), ReduceOp.ADD, x),)
     step = ir.loop_nest(loops, computed.each(lane, add), LoopKind.UNROLLED)
-    finish = {c: write(ir.Load(sums, (number, lane + c)), at(c)) for c, _ in stored.parts}
+    finish = {c: write(ir.Load(sums, (number, lane + c)), at(c)) for c, _ in results.parts}
     return (
         *clear(sums, count, computed, binding.var("m"), lane),
         *ir.loop_nest(tuple(steps), step),
-        *ir.loop_nest(loops, stored.each(lane, finish), LoopKind.UNROLLED),
+        *ir.loop_nest(loops, results.each(lane, finish), LoopKind.UNROLLED),
     )
 
 

@@ -154,10 +154,13 @@ class Gather:
 
     def slides(self) -> list[tuple[Slide, ...]]:
         """The slides of each part."""
-        weight = self.binding.graph.type_of(self.weight).shape
-        window = self.op.window(weight[2:])
+        shape = self.binding.graph.type_of
+        return self.slides_of(shape(self.weight).shape[2:], shape(self.source).shape)
+
+    def slides_of(self, kernel: Shape, source: Shape) -> list[tuple[Slide, ...]]:
+        """The slides for a kernel of these extents over a source of this plain shape."""
+        window = self.op.window(kernel)
         if isinstance(self.op, Conv):
-            source = self.binding.graph.type_of(self.source).shape
             return [forward_slides(window, source[2:])]
         return list(product(*transposed_slides(window, self.shape[2:])))
 

@@ -8,6 +8,7 @@ from ..errors import CompileError
 from ..graph import Graph
 from ..llvm.target import Target
 from ..ops.base import Op
+from ..ops.blocked import BlockedConv, BlockedConvWeightGradient
 from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from ..ops.indexing import ScatterAdd, ScatterAddAlongAxis
 from ..ops.linear import MatMul
@@ -22,6 +23,7 @@ from ..ops.pool import (
 )
 from ..passes.partition import Group
 from .binding import Lowered
+from .blocked_conv import lower_blocked_conv
 from .concat import lower_concat
 from .conv import lower_conv
 from .conv_pool import lower_conv_pool
@@ -37,8 +39,10 @@ Family = Callable[[Graph, Group, Target], Lowered]
 _FAMILIES: dict[type[Op], Family] = {
     MatMul: lower_matmul,
     Conv: lower_conv,
+    BlockedConv: lower_blocked_conv,
     ConvInputGradient: lower_conv,
     ConvWeightGradient: lower_conv_weight,
+    BlockedConvWeightGradient: lower_conv_weight,
     MaxPool: lower_pool,
     SumPool: lower_pool,
     MaxPoolGather: lower_pool,

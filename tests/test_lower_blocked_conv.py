@@ -1,0 +1,234 @@
+"""Convolutions of values in blocks of channels: NumPy, the interpreter and machine code agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from kernels import host, run_kernel
+from oracles import check, graph_of
+
+from quern.compiler.errors import ShapeError
+from quern.compiler.evaluate import evaluate
+from quern.compiler.llvm.target import Target
+from quern.compiler.loops.bounds import prove
+from quern.compiler.loops.independence import prove_race_free
+from quern.compiler.loops.interpreter import interpret
+from quern.compiler.lower.lower import lower
+from quern.compiler.ops.base import apply
+from quern.compiler.ops.blocked import BlockedConv, blocked, blocked_shape
+from quern.compiler.ops.conv import Conv, ConvInputGradient
+from quern.compiler.ops.pointwise import Relu
+from quern.compiler.ops.window import Window
+from quern.compiler.passes.partition import partition
+from quern.compiler.tensor import Tensor
+from quern.compiler.types import Array, Shape
+
+
+def numbers(shape: Shape, seed: int, dtype: Any = np.float32) -> Array:
+    return np.asarray(np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
+
+
+def square(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Window:
+    return Window((kernel,) * 2, (stride,) * 2, ((padding,) * 2,) * 2, (dilation,) * 2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution of groups * inputs to groups * outputs channels.
+
+    Arguments:
+        blocks: channels in a block of x and of y.
+        panel: output channels side by side in the packed weight.
+    """
+
+    batch: int
+    inputs: int
+    outputs: int
+    spatial: Shape
+    window: Window
+    blocks: tuple[int, int] = (8, 8)
+    panel: int = 16
+    groups: int = 1
+
+    def forward(self) -> tuple[BlockedConv, Shape, Shape]:
+        """The convolution, and the plain shapes of what it reads and gives."""
+        window = self.window
+        op = Conv(window.stride, window.padding, window.dilation, self.groups)
+        return BlockedConv(op, self.weight, self.blocks[1]), self.x, self.y
+
+    def backward(self) -> tuple[BlockedConv, Shape, Shape]:
+        """Its transpose by x, and the plain shapes of what it reads and gives."""
+        window = self.window
+        op = ConvInputGradient(
+            self.spatial, window.stride, window.padding, window.dilation, self.groups
+        )
+        return BlockedConv(op, self.weight, self.blocks[0]), self.y, self.x
+
+    @property
+    def x(self) -> Shape:
+        return (self.batch, self.groups * self.inputs, *self.spatial)
+
+    @property
+    def y(self) -> Shape:
+        return (self.batch, self.groups * self.outputs, *self.window.outputs(self.spatial))
+
+    @property
+    def weight(self) -> Shape:
+        return (self.groups * self.outputs, self.inputs, *self.window.kernel)
+
+    def check(self, dtype: Any = np.float32, **options: Any) -> None:
+        """Both ways, each with a bias, a residual and a ReLU behind it in one kernel."""
+        for op, source, result in (self.forward(), self.backward()):
+            function, arrays = self.network(op, source, result, dtype)
+            groups = check(function, *arrays, whole=False, **options)
+            assert len(groups) == 1
+
+    def network(
+        self, op: BlockedConv, source: Shape, result: Shape, dtype: Any = np.float32
+    ) -> tuple[Any, list[Array]]:
+        """A convolution with an epilogue, as a function of its arrays."""
+        block = self.blocks[0] if op.block == self.blocks[1] and source == self.x else None
+        if block is None:
+            block = self.blocks[0] if source == self.x else self.blocks[1]
+        (packed,) = op.packing(self.panel).evaluate(numbers(self.weight, 1, dtype))
+        bias = (1, result[1], *(1,) * (len(result) - 2))
+        arrays = [
+            blocked(numbers(source, 2, dtype), block),
+            packed,
+            blocked(numbers(bias, 3, dtype), op.block),
+            numbers(blocked_shape(result, op.block), 4, dtype),
+        ]
+
+        def function(x: Tensor, w: Tensor, b: Tensor, residual: Tensor) -> Tensor:
+            return apply(Relu(), apply(op, x, w) + b + residual)
+
+        return function, arrays
+
+
+CASES = {
+    "3x3": Case(1, 16, 32, (9, 13), square(3, padding=1)),
+    "one panel too narrow": Case(2, 8, 24, (7, 6), square(3, padding=1)),
+    "blocks of 4, panels of 24": Case(1, 12, 48, (7, 7), square(3, padding=1), (4, 4), 24),
+    "from plain channels": Case(2, 3, 16, (19, 30), square(7, 2, 3), (1, 8)),
+    "to plain channels": Case(2, 16, 21, (5, 6), square(1), (8, 1), 24),
+    "1x1": Case(2, 24, 32, (7, 7), square(1)),
+    "1x1, strided": Case(2, 16, 16, (7, 9), square(1, stride=2)),
+    "1x1 in zeros": Case(1, 8, 8, (5, 5), square(1, padding=1), panel=8),
+    "depthwise": Case(2, 1, 1, (9, 20), square(3, padding=1), groups=24, panel=8),
+    "depthwise, strided": Case(1, 1, 1, (9, 20), square(3, 2, 1), groups=16, panel=8),
+    "two outputs a channel": Case(1, 1, 2, (6, 7), square(3, padding=1), groups=8, panel=8),
+    "groups of 4": Case(2, 4, 4, (9, 8), square(3, padding=1), groups=4, panel=8),
+    "groups of 12": Case(1, 12, 12, (5, 8), square(3, padding=1), groups=2, panel=16),
+    "stride over dilation": Case(1, 8, 8, (14, 15), square(3, 4, 3, 6), panel=8),
+    "stride beyond the kernel": Case(1, 8, 16, (13, 14), square(2, stride=5)),
+    "maps of one pixel": Case(9, 8, 16, (1, 1), square(1)),
+    "maps of 2x2": Case(3, 8, 16, (2, 2), square(3, padding=1)),
+    "no samples": Case(0, 8, 8, (6, 7), square(3, padding=1)),
+    "uneven": Case(2, 8, 8, (9, 10), Window((3, 2), (1, 3), ((2, 0), (0, 1)), (2, 1))),
+    "1-D": Case(2, 8, 16, (37,), Window((5,), (2,), ((2, 1),), (1,))),
+    "3-D": Case(2, 4, 8, (4, 5, 6), Window((3, 2, 3), (1, 2, 1), ((1, 1),) * 3, (1,) * 3), (4, 8)),
+}  # fmt: skip
+
+
+def tolerance(case: Case) -> dict[str, float]:
+    """1e-6 of the largest result, times the square root of the number of products."""
+    products = max(case.inputs, case.outputs) * case.window.size
+    return {"rtol": 0.0, "atol": 1e-6 * math.sqrt(products)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_ways(name: str) -> None:
+    CASES[name].check(**tolerance(CASES[name]))
+
+
+def test_double_precision() -> None:
+    CASES["uneven"].check(np.float64, rtol=1e-12, atol=1e-13)
+
+
+@st.composite
+def cases(draw: Any) -> Case:
+    rank = draw(st.integers(1, 3))
+
+    def each(low: int, high: int) -> Shape:
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    padding = tuple(zip(each(0, 3), each(0, 3), strict=True))
+    window = Window(each(1, 4), each(1, 4), padding, each(1, 3))
+    spatial = each(1, {1: 40, 2: 13, 3: 5}[rank])
+    try:
+        window.outputs(spatial)
+    except ShapeError:
+        assume(False)
+    groups = draw(st.sampled_from([1, 1, 2, 3, 8]))
+    inputs, outputs = (draw(st.sampled_from([1, 2, 4, 8, 12, 17])) for _ in "xy")
+    blocks = tuple(
+        draw(st.sampled_from([b for b in (1, 2, 4, 8) if groups * n % b == 0]))
+        for n in (inputs, outputs)
+    )
+    panel = draw(st.sampled_from([8, 16, 24]))
+    return Case(
+        draw(st.integers(1, 3)), inputs, outputs, spatial, window, blocks, panel, groups
+    )  # fmt: skip
+
+
+@settings(max_examples=10)
+@given(cases())
+def test_any_geometry(case: Case) -> None:
+    case.check(**tolerance(case))
+
+
+@pytest.mark.parametrize("name", ["sse", "avx512"])
+def test_other_targets(name: str) -> None:
+    """Their kernels, interpreted: the machine at hand may not be able to run them."""
+    for case in (CASES["uneven"], CASES["depthwise"], CASES["1x1"]):
+        function, arrays = case.network(*case.forward())
+        graph, feeds = graph_of(function, *arrays)
+        expected = evaluate(graph, feeds).values
+        for group in partition(graph):
+            lowered = lower(graph, group, Target.named(name))
+            prove(lowered.kernel)
+            found = [
+                np.array(expected[v]).reshape(b.shape)
+                for v, b in zip(lowered.arguments, lowered.kernel.parameters, strict=True)
+            ]
+            for value, array in zip(lowered.arguments, found, strict=True):
+                if value in group.outputs:
+                    array[...] = np.nan
+            interpret(lowered.kernel, found)
+            for value, array in zip(lowered.arguments, found, strict=True):
+                whole = array.reshape(expected[value].shape)
+                np.testing.assert_allclose(whole, expected[value], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["3x3", "1x1", "groups of 4", "depthwise, strided", "3-D"])
+def test_iterations_are_independent(name: str) -> None:
+    case = CASES[name]
+    for way in (case.forward(), case.backward()):
+        function, arrays = case.network(*way)
+        graph, _ = graph_of(function, *arrays)
+        for group in partition(graph):
+            assert prove_race_free(lower(graph, group, host()).kernel) == []
+
+
+def test_the_same_bits_however_it_is_shared_out() -> None:
+    case = Case(2, 16, 64, (30, 31), square(3, padding=1))
+    function, arrays = case.network(*case.forward())
+    graph, _ = graph_of(function, *arrays)
+    (group,) = partition(graph)
+    kernel = lower(graph, group, host()).kernel
+    runs = [run_kernel(kernel, [*arrays, None], pieces=n)[-1] for n in (1, 2, 3)]
+    assert all(np.array_equal(run, runs[0]) for run in runs)
+
+
+def test_infinities_and_nans_stay_where_they_belong() -> None:
+    case = Case(1, 8, 8, (6, 11), square(3, stride=2), panel=8)
+    function, arrays = case.network(*case.forward())
+    arrays[0][0, 0, 2, 3, 1], arrays[0][0, 0, 4, 4, 2] = np.inf, np.nan
+    arrays[0][:, :, 5] = np.nan  # the last row is read by no window
+    check(function, *arrays, whole=False, rtol=1e-4, atol=1e-5)
