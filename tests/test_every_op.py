@@ -27,7 +27,7 @@ from oracles import check_kernels
 from quern.compiler.autodiff import differentiate
 from quern.compiler.errors import GradientError
 from quern.compiler.graph import Graph
-from quern.compiler.ops import conv, linear, pool, random
+from quern.compiler.ops import blocked, conv, linear, pool, random
 from quern.compiler.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from quern.compiler.ops.base import Op, op_classes
 from quern.compiler.ops.composite import Composite
@@ -81,8 +81,33 @@ def _convolutions() -> list[Case]:
     ]
 
 
+def _blocks() -> list[Case]:
+    plain, flipped = (conv.Conv(*WINDOW[1:], 2), conv.ConvInputGradient((6, 5), *WINDOW[1:], 2))
+    each = conv.Conv(*WINDOW[1:], 4)
+    x, y = blocked.blocked(IMAGE, 2), blocked.blocked(spread((2, 8, 3, 5), seed=3), 4)
+    weight, single = spread((8, 2, 3, 2), seed=2), spread((4, 1, 3, 2), seed=2)
+    return [
+        _case(blocked.Block(2), IMAGE),
+        _case(blocked.Block(1), IMAGE),
+        _case(blocked.Unblock(), x),
+        _case(blocked.PackWeight(2, 4), weight),
+        _case(blocked.PackWeight(2, 3), weight),
+        _case(blocked.PackWeight(2, 4, True), weight),
+        *(
+            _case(op, a, op.packing(panel).evaluate(w)[0])
+            for op, a, w, panel in (
+                (blocked.BlockedConv(plain, weight.shape, 4), x, weight, 8),
+                (blocked.BlockedConv(flipped, weight.shape, 2), y, weight, 8),
+                (blocked.BlockedConv(each, single.shape, 2), x, single, 2),
+            )
+        ),
+        _case(blocked.BlockedConvWeightGradient(conv.ConvWeightGradient(*WINDOW, 2)), x, y),
+    ]
+
+
 OWN = [
     *_convolutions(),
+    *_blocks(),
     _case(linear.MatMul(), spread((2, 3, 5)), spread((1, 5, 4), seed=1)),
     _case(linear.Linear(), spread((3, 5)), spread((4, 5), seed=1), spread((4,), seed=2)),
     _case(pool.MaxPool(*WINDOW), IMAGE),

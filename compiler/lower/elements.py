@@ -19,6 +19,7 @@ from ..loops.ir import BinaryOp, Buffer, Const, Expr, Function
 from ..ops import movement as mv
 from ..ops import pointwise as pw
 from ..ops.base import Op
+from ..ops.blocked import Block, PackWeight, Unblock
 from ..ops.indexing import Take, TakeAlongAxis
 from ..ops.leaf import Constant
 from ..ops.random import Philox
@@ -361,6 +362,39 @@ def _padded_place(inner: Expr, extent: int, mode: mv.PadMode) -> Expr:
         inner = ir.Select(inner < 0, inner + extent, inner)
         inner = ir.Select(inner <= last, inner, inner - extent)
     return ir.clamp(inner, 0, last)
+
+
+@element.register
+def _(op: Block, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
+    (x,) = elements.graph.inputs_of(node.name)
+    batch, block, *spatial, lane = index
+    return elements.at(x, (batch, block * op.size + lane, *spatial))
+
+
+@element.register
+def _(op: Unblock, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
+    (x,) = elements.graph.inputs_of(node.name)
+    size = elements.shape(x)[-1]
+    batch, channel, *spatial = index
+    return elements.at(x, (batch, channel // size, *spatial, channel % size))
+
+
+@element.register
+def _(op: PackWeight, node: Node, elements: Elements, index: Index) -> Expr:
+    elements = elements.elsewhere()
+    (w,) = elements.graph.inputs_of(node.name)
+    group, panel, depth, *taps, lane = index
+    shape = elements.shape(w)
+    outer, inner = shape[0] // op.groups, shape[1]
+    channels = inner if op.transposed else outer
+    channel = panel * op.panel + lane
+    place = ir.clamp(channel, 0, channels - 1) if channels % op.panel else channel
+    pair = (depth, place) if op.transposed else (place, depth)
+    x = elements.at(w, (group * outer + pair[0], pair[1], *taps))
+    zero = Const(0.0, node.types[0].dtype)
+    return _guarded([channel < channels] if channels % op.panel else [], x, zero)
 
 
 @element.register

@@ -63,6 +63,12 @@ class Window:
         """Distance along each axis from a window's first place to behind its last one."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
+    def along(self, axes: slice) -> Window:
+        """The window along some of the axes."""
+        return Window(
+            self.kernel[axes], self.stride[axes], self.padding[axes], self.dilation[axes]
+        )
+
     def check(self) -> None:
         """
         Raises:

@@ -28,6 +28,7 @@ from ..loops.ir import STACK_BYTES
 from ..ops import movement as mv
 from ..ops import pointwise as pw
 from ..ops.base import Op
+from ..ops.blocked import Block, BlockedConv, BlockedConvWeightGradient, PackWeight, Unblock
 from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from ..ops.indexing import Take, TakeAlongAxis
 from ..ops.leaf import Leaf
@@ -70,6 +71,9 @@ _ROLES: tuple[tuple[type[Op], Role], ...] = (
     (mv.Slice, Role.MOVE),
     (mv.Unslice, Role.MOVE),
     (mv.Pad, Role.MOVE),
+    (Block, Role.MOVE),
+    (Unblock, Role.MOVE),
+    (PackWeight, Role.MOVE),
     (Take, Role.MOVE),
     (TakeAlongAxis, Role.MOVE),
 )
@@ -87,7 +91,15 @@ _EXPENSIVE = (
     pw.Power,
     Philox,
 )
-_WITH_EPILOGUE = (MatMul, Conv, ConvInputGradient, ConvWeightGradient, SumPool)
+_WITH_EPILOGUE = (
+    MatMul,
+    Conv,
+    ConvInputGradient,
+    ConvWeightGradient,
+    BlockedConv,
+    BlockedConvWeightGradient,
+    SumPool,
+)
 
 
 def role(op: Op) -> Role:
@@ -264,11 +276,16 @@ class _Partition:
             return False
         draft = self.drafts[self.home[x.node]]
         anchor = self.graph.node(draft.anchor) if draft.anchor else None
-        if anchor is None or not isinstance(anchor.op, Conv) or draft.pool:
+        if anchor is None or not isinstance(anchor.op, Conv | BlockedConv) or draft.pool:
             return False
         if draft.phase is not node.phase or not self._private(draft, node.name):
             return False
-        if not fits_stack(pool.window, self.graph.type_of(x).shape[2:]):
+        window, spatial = pool.window, self.graph.type_of(x).shape[2:]
+        if isinstance(anchor.op, BlockedConv):
+            if window.kernel[-1] > 1 or len(spatial) < 2:
+                return False
+            window, spatial = window.along(slice(-1)), spatial[:-1]
+        if not fits_stack(window, spatial):
             return False
         draft.pool = node.name
         draft.space = node.types[0].shape
