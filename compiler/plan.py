@@ -245,14 +245,20 @@ class Planner:
     def _call(self, placed: Placed, slots: tuple[int, ...]) -> KernelCall:
         kernel, group = placed.lowered.kernel, placed.group
         counted = cost(kernel, placed.accesses)
+        nodes = group.nodes if group else ()
+        written = group.outputs if group else placed.lowered.arguments[1:]
+        given = [v for v in placed.lowered.arguments if v not in written]
         return KernelCall(
             kernel.name,
-            group.nodes if group else (),
+            nodes,
             group.phase.value if group else "update",
             kernel.note,
             slots,
             counted.flops,
             counted.bytes_read + counted.bytes_written,
+            tuple(dict.fromkeys(o.name for n in nodes for o in self.graph.node(n).origins)),
+            tuple(self.graph.type_of(v) for v in given),
+            tuple(self.graph.type_of(v) for v in written),
         )
 
     def _slot(self, value: Value) -> Slot:

@@ -68,6 +68,9 @@ class KernelCall:
         slots: numbers of the slots that are its arguments.
         flops: floating-point operations.
         nbytes: bytes that it reads and writes at least.
+        origins: the user's nodes that it computes.
+        reads: types of the values that it is given.
+        writes: types of the values that it gives.
     """
 
     name: str
@@ -77,6 +80,9 @@ class KernelCall:
     slots: tuple[int, ...]
     flops: int = 0
     nbytes: int = 0
+    origins: tuple[str, ...] = ()
+    reads: tuple[TensorType, ...] = ()
+    writes: tuple[TensorType, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,10 +137,7 @@ def program_to_json(program: Program) -> dict[str, Any]:
         "name": program.name,
         **{part: [[n, str(t)] for n, t in getattr(program, part)] for part in typed},
         "slots": [[s.kind.value, s.name, s.nbytes, s.offset] for s in program.slots],
-        "kernels": [
-            [k.name, list(k.nodes), k.phase, k.note, list(k.slots), k.flops, k.nbytes]
-            for k in program.kernels
-        ],
+        "kernels": [_call_to_json(k) for k in program.kernels],
         "steps": [[s.symbol, s.extent, s.parallel, s.barrier, s.kernel] for s in program.steps],
         "copies": [[c.source, c.name] for c in program.copies],
         "arena_bytes": program.arena_bytes,
@@ -153,16 +156,38 @@ def program_from_json(data: Any) -> Program:
             _types(data["outputs"]),
             _types(data["states"]),
             tuple(Slot(SlotKind(k), n, b, o) for k, n, b, o in data["slots"]),
-            tuple(
-                KernelCall(n, tuple(nodes), p, note, tuple(slots), f, b)
-                for n, nodes, p, note, slots, f, b in data["kernels"]
-            ),
+            tuple(_call_from_json(*fields) for fields in data["kernels"]),
             tuple(Step(*fields) for fields in data["steps"]),
             tuple(Copy(*fields) for fields in data["copies"]),
             data["arena_bytes"],
         )
     except (KeyError, TypeError, ValueError, QuernError) as error:
         raise ArtifactError(f"the program is damaged: {error!r}") from None
+
+
+def _call_to_json(call: KernelCall) -> list[Any]:
+    lists = [list(call.origins), [str(t) for t in call.reads], [str(t) for t in call.writes]]
+    parts = [call.name, list(call.nodes), call.phase, call.note, list(call.slots)]
+    return [*parts, call.flops, call.nbytes, *lists]
+
+
+def _call_from_json(
+    name: str,
+    nodes: list[str],
+    phase: str,
+    note: str,
+    slots: list[int],
+    flops: int,
+    nbytes: int,
+    origins: list[str],
+    reads: list[str],
+    writes: list[str],
+) -> KernelCall:
+    types = (tuple(map(TensorType.parse, texts)) for texts in (reads, writes))
+    places = tuple(slots)
+    return KernelCall(
+        name, tuple(nodes), phase, note, places, flops, nbytes, tuple(origins), *types
+    )
 
 
 def _types(pairs: Any) -> tuple[tuple[str, TensorType], ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import write_array
@@ -143,6 +145,12 @@ def write_outputs(path: Path, arrays: Mapping[str, Array]) -> None:
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     write_array(entry, array, allow_pickle=False)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    with replacing(path) as file:
+        file.write((json.dumps(data, indent=1) + "\n").encode())
 
 
 def top_lines(array: Array, count: int) -> Iterator[str]:

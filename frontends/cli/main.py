@@ -20,7 +20,17 @@ from .console import note_stage
 
 DONE, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
-COMMANDS = ("compile", "run", "train", "draw", "explain", "summary", "models")
+COMMANDS = (
+    "compile",
+    "run",
+    "train",
+    "draw",
+    "explain",
+    "summary",
+    "profile",
+    "bench",
+    "models",
+)
 
 _EPILOG = """\
 SOURCE is FILE.py:NAME (a module class without arguments, a module, a function of tensors, a Graph

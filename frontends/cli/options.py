@@ -31,6 +31,30 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_runnable(parser: argparse.ArgumentParser) -> None:
+    """SOURCE to be run on arrays from files or made-up ones, and all that says how."""
+    parser.add_argument("source", metavar="SOURCE", help="FILE.qn, FILE.py:NAME or a zoo name")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]SHAPE[:DTYPE]|FILE",
+        help="type of an input, 16x3x224x224, or its contents, image=x.npy; what is not given is "
+        "made up",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is made up (0)")
+    add_stage_of_training(parser)
+    add_threads(parser)
+    add_target(parser)
+
+
+def add_duration(parser: argparse.ArgumentParser) -> None:
+    """How long to go on for."""
+    parser.add_argument(
+        "--duration", type=seconds, default=1.0, metavar="SECONDS", help="to go on for (1)"
+    )
+
+
 def add_stage_of_training(parser: argparse.ArgumentParser) -> None:
     """Whether the network is looked at with its gradients, or as a whole training step."""
     parser.add_argument(
@@ -84,6 +108,17 @@ def positive(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d{0,8}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not re.fullmatch(r"\d{1,6}(?:\.\d*)?|\.\d+", text) or float(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return float(text)
 
 
 def is_type(text: str) -> bool:

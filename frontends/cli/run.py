@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...compiler.errors import UsageError
 from . import options as arguments
-
-if TYPE_CHECKING:
-    from ...runtime.executable import Executable
-    from .arrays import Given
 
 SUMMARY = "run a network on arrays from files, or on made-up ones"
 
@@ -47,9 +41,10 @@ def run(options: argparse.Namespace) -> None:
     """Runs a network once, or as often as timing takes."""
     output = options.output and arguments.output_path(options.output, _ENDINGS)
     from .arrays import fill, read_inputs, top_lines, write_outputs
+    from .runnable import network_of
 
     given = read_inputs(options.input)
-    executable = _loaded(options, given)
+    executable = network_of(options, given)
     if output and output.suffix.lower() == ".npy" and len(executable.outputs) > 1:
         raise UsageError(
             f"{output} holds one array, there are {len(executable.outputs)} outputs "
@@ -64,39 +59,11 @@ def run(options: argparse.Namespace) -> None:
         for line in top_lines(array, options.top) if options.top else ():
             print(f"  {line}")
     if options.time:
-        from .timing import time_text
+        from .timing import measure
 
-        print(time_text(executable, arrays))
+        print(measure(executable, arrays).line())
     if output:
         print(f"wrote {output}")
-
-
-def _loaded(options: argparse.Namespace, given: Given) -> Executable:
-    """The network of a compiled file as it is, any other compiled now."""
-    if options.source.endswith(".qn") and options.target is None:
-        return _from_file(options)
-    from ..source import source_of
-    from .build import compile_network, specs_of
-
-    source = source_of(options.source)
-    specs, types = specs_of(given, source.content)
-    return compile_network(source.graph(*specs, **types), options)
-
-
-def _from_file(options: argparse.Namespace) -> Executable:
-    from ...runtime.artifact import load
-
-    if not Path(options.source).is_file():
-        raise UsageError(f"{options.source} does not exist")
-    begin = time.perf_counter()
-    executable = load(options.source, options.threads)
-    if options.verbose:
-        from .console import note
-        from .memory import memory_text
-
-        note(f"loaded {options.source} in {1e3 * (time.perf_counter() - begin):.1f} ms")
-        note(memory_text(executable))
-    return executable
 
 
 def _range(array: Any) -> str:
