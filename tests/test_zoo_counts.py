@@ -15,18 +15,24 @@ from quern.frontends.zoo import entries
 from quern.frontends.zoo.alexnet_2012 import alexnet_2012
 from quern.frontends.zoo.c3d import c3d
 from quern.frontends.zoo.dag_cnn import DagVGG
+from quern.frontends.zoo.deconvnet import DeconvNet
+from quern.frontends.zoo.deepface import deepface
 from quern.frontends.zoo.densenet import DenseNet
 from quern.frontends.zoo.dilation import BASIC, LARGE, context_module
 from quern.frontends.zoo.fcn import FCN, Upsample
 from quern.frontends.zoo.googlenet import GoogLeNet
+from quern.frontends.zoo.heads import DeepPose
+from quern.frontends.zoo.heatmap import HeatmapDetector
+from quern.frontends.zoo.hypercolumns import Hypercolumns
 from quern.frontends.zoo.inception_v3 import InceptionV3
 from quern.frontends.zoo.lenet_1989 import LeNet1989
 from quern.frontends.zoo.maxout import maxout_cifar
 from quern.frontends.zoo.mobilenet import MobileNetV2
 from quern.frontends.zoo.resnet import CifarResNet
-from quern.frontends.zoo.resnet_arrangements import ArrangedResNet
+from quern.frontends.zoo.resnet_arrangements import BOTTLENECK, ArrangedResNet
 from quern.frontends.zoo.resnet_bottleneck import BottleneckResNet
 from quern.frontends.zoo.squeezenet import squeezenet1_1
+from quern.frontends.zoo.two_stream import TwoStream
 from quern.frontends.zoo.vgg_norm import NormalizedVGG
 from quern.frontends.zoo.zfnet import zfnet
 from quern.nn import Module
@@ -66,6 +72,7 @@ PUBLISHED_PARAMETERS = {
     "alexnet_2012": 60_965_224,
     "context_basic": 7 * (9 * 21 * 21 + 21) + 21 * 21 + 21,
     "lenet_1989": 9_760,
+    "resnet164_cifar_full_preactivation": 1_703_258,
     "zfnet": 62_357_608,
 }
 
@@ -198,6 +205,17 @@ SMALL = [
     pytest.param(LeNet1989, (2, 1, 16, 16), id="lenet_1989"),
     arranged("relu_only_preactivation"),
     arranged("full_preactivation"),
+    pytest.param(
+        lambda: ArrangedResNet(1, "full_preactivation", convolutions=BOTTLENECK),
+        (2, 3, 16, 16),
+        id="resnet164",
+    ),
+    pytest.param(lambda: Hypercolumns(3, 16), (1, 3, 32, 32), id="hypercolumns"),
+    pytest.param(lambda: HeatmapDetector(3), (1, 3, 32, 40), id="heatmap_detector"),
+    slow((lambda: DeconvNet(4, 16), (1, 3, 224, 224)), "deconvnet"),
+    slow((lambda: TwoStream(10), (1, 23, 224, 224)), "two_stream"),
+    slow((lambda: deepface(10), (1, 3, 152, 152)), "deepface"),
+    slow((DeepPose, (1, 3, 67, 67)), "deeppose"),
     pytest.param(lambda: context_module(BASIC, 4), (1, 4, 12, 12), id="context_basic"),
     slow((lambda: context_module(LARGE, 2), (1, 2, 24, 24)), "context_large"),
     slow((lambda: FCN(8, 3), (1, 3, 32, 40)), "fcn8s"),

@@ -21,15 +21,19 @@ from .vgg import CHANNELS, CONVOLUTIONS
 PAPER = "Long et al., Fully convolutional networks for semantic segmentation"
 
 
-def stage(number: int, inputs: int) -> Sequential:
+def stage(number: int, inputs: int, border: int = 100) -> Sequential:
     """Convolutions and pooling of one of VGG's five stages.
 
-    The first convolution of all pads so much that the smallest image still covers fc6.
+    Arguments:
+        number: 1 to 5.
+        inputs: channels.
+        border: padding of the first convolution of all; 100 is so much that the smallest image
+            still covers fc6.
     """
     channels = CHANNELS[number - 1]
     layers: dict[str, Module] = {}
     for i in range(1, CONVOLUTIONS[16][number - 1] + 1):
-        padding = 100 if number == i == 1 else 1
+        padding = border if number == i == 1 else 1
         layers[f"conv{number}_{i}"] = Conv2d(inputs, channels, 3, padding=padding)
         layers[f"relu{number}_{i}"] = ReLU()
         inputs = channels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from ...compiler.tensor import Tensor
@@ -20,27 +22,66 @@ from .resnet import CifarResNet, Subsample, initialize
 
 PAPER = "He et al., Identity mappings in deep residual networks"
 
-# Figure 4: what stands on the branch, and what after the addition.
+# Figure 4: what is repeated on the branch, how it ends there, and what stands after the addition.
 ARRANGEMENTS = {
-    "original": ("conv norm relu conv norm", "relu"),
-    "norm_after_addition": ("conv norm relu conv", "norm relu"),
-    "relu_before_addition": ("conv norm relu conv norm relu", ""),
-    "relu_only_preactivation": ("relu conv norm relu conv norm", ""),
-    "full_preactivation": ("norm relu conv norm relu conv", ""),
+    "original": ("conv norm relu", "conv norm", "relu"),
+    "norm_after_addition": ("conv norm relu", "conv", "norm relu"),
+    "relu_before_addition": ("conv norm relu", "conv norm relu", ""),
+    "relu_only_preactivation": ("relu conv norm", "relu conv norm", ""),
+    "full_preactivation": ("norm relu conv", "norm relu conv", ""),
 }
 
 
-def layers(words: str, inputs: int, channels: int, stride: int = 1) -> Sequential:
-    """3×3 convolutions (the first one with the stride), norms and rectifiers in a row."""
+@dataclass(frozen=True)
+class Convolutions:
+    """The convolutions of a branch.
+
+    Arguments:
+        kernels: their extents.
+        narrow: by how much all but the last one have fewer channels than the unit.
+        strided: which of them has the stride.
+    """
+
+    kernels: tuple[int, ...]
+    narrow: int
+    strided: int
+
+
+PLAIN = Convolutions((3, 3), narrow=1, strided=0)
+BOTTLENECK = Convolutions((1, 3, 1), narrow=4, strided=1)
+
+
+def layers(words: str, inputs: int, convolutions: Iterable[tuple[int, int, int]]) -> Sequential:
+    """Convolutions, norms and rectifiers in a row.
+
+    Arguments:
+        words: conv, norm or relu, one a layer.
+        inputs: channels.
+        convolutions: kernel, channels and stride of each convolution.
+    """
     result: dict[str, Module] = {}
+    following = iter(convolutions)
     for word in words.split():
         name = f"{word}{sum(key.startswith(word) for key in result) + 1}"
         if word == "conv":
-            result[name] = Conv2d(inputs, channels, 3, stride, padding=1, bias=False)
-            inputs, stride = channels, 1
+            kernel, channels, stride = next(following)
+            result[name] = Conv2d(inputs, channels, kernel, stride, padding=kernel // 2, bias=False)
+            inputs = channels
         else:
             result[name] = BatchNorm2d(inputs) if word == "norm" else ReLU()
     return Sequential(result)
+
+
+class Projection(Module):
+    """A 1×1 convolution with the stride: a shortcut for other extents (option B)."""
+
+    def __init__(self, inputs: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(inputs, channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x)
+        return result
 
 
 class ResidualUnit(Module):
@@ -48,18 +89,41 @@ class ResidualUnit(Module):
 
     Arguments:
         branch, after: the layers on the branch and after the addition.
+        convolutions: of the branch.
         inputs, channels: channels of input and output.
-        stride: of the first convolution.
+        stride: of one of the convolutions.
     """
 
     def __init__(
-        self, branch: str, after: str, inputs: int, channels: int, stride: int = 1
+        self,
+        branch: str,
+        after: str,
+        convolutions: Convolutions,
+        inputs: int,
+        channels: int,
+        stride: int,
     ) -> None:
         super().__init__()
-        changes = inputs != channels
-        self.shortcut = Subsample(inputs, channels) if changes else Identity()
-        self.branch = layers(branch, inputs, channels, stride)
-        self.after = layers(after, channels, channels)
+        if inputs == channels:
+            self.shortcut: Module = Identity()
+        elif convolutions is PLAIN:
+            self.shortcut = Subsample(inputs, channels)
+        else:
+            self.shortcut = Projection(inputs, channels, stride)
+        last = len(convolutions.kernels) - 1
+        self.branch = layers(
+            branch,
+            inputs,
+            (
+                (
+                    kernel,
+                    channels if i == last else channels // convolutions.narrow,
+                    stride if i == convolutions.strided else 1,
+                )
+                for i, kernel in enumerate(convolutions.kernels)
+            ),
+        )
+        self.after = layers(after, channels, ())
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.after(self.shortcut(x) + self.branch(x))
@@ -74,31 +138,42 @@ class ArrangedResNet(Module):
     instead (appendix of the paper).
 
     Arguments:
-        units: in each of the three stages; the network has 6 * units + 2 layers with weights.
+        units: in each of the three stages.
         arrangement: one of ARRANGEMENTS.
         num_classes: number of logits.
+        convolutions: of a unit; PLAIN makes 6 * units + 2 layers with weights, BOTTLENECK 9 * units
+            + 2.
     """
 
-    def __init__(self, units: int, arrangement: str, num_classes: int = 10) -> None:
+    def __init__(
+        self,
+        units: int,
+        arrangement: str,
+        num_classes: int = 10,
+        convolutions: Convolutions = PLAIN,
+    ) -> None:
         super().__init__()
-        branch, after = ARRANGEMENTS[arrangement]
+        repeated, end, after = ARRANGEMENTS[arrangement]
+        branch = " ".join([repeated] * (len(convolutions.kernels) - 1) + [end])
         preactivation, _, _ = branch.partition("conv")
-        self.stem = layers("conv norm relu", 3, 16)
+        self.stem = layers("conv norm relu", 3, [(3, 16, 1)])
         stages: list[list[Module]] = []
         inputs = 16
-        for channels in (16, 32, 64):
+        for number, width in enumerate((16, 32, 64)):
+            channels = width * convolutions.narrow
             stages.append([])
-            for _ in range(units):
-                first = len(stages) == 1 and not stages[0]
-                words = branch.removeprefix(preactivation) if first else branch
-                stride = 1 if inputs == channels else 2
-                stages[-1].append(ResidualUnit(words, after, inputs, channels, stride))
+            for unit in range(units):
+                words = branch if number or unit else branch.removeprefix(preactivation)
+                stride = 2 if number and not unit else 1
+                stages[-1].append(
+                    ResidualUnit(words, after, convolutions, inputs, channels, stride)
+                )
                 inputs = channels
         self.layer1, self.layer2, self.layer3 = (Sequential(*stage) for stage in stages)
-        self.activation = layers(preactivation, 64, 64)
+        self.activation = layers(preactivation, inputs, ())
         self.avgpool = AdaptiveAvgPool2d(1)
         self.flatten = Flatten()
-        self.fc = Linear(64, num_classes)
+        self.fc = Linear(inputs, num_classes)
         initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -112,18 +187,26 @@ _SIZES = {
     20: (269_722, 81_948_682),
     56: (853_018, 253_371_658),
     110: (1_727_962, 510_506_122),
+    164: (1_703_258, 510_022_218),
 }
+_BOTTLENECKS = {164}
 
 
 def _entry(depth: int, arrangement: str) -> ZooEntry:
-    units = (depth - 2) // 6
-    original = arrangement == "original"
+    deep, original = depth in _BOTTLENECKS, arrangement == "original"
+    build: Callable[[], Module]
+    if deep:
+        build = partial(ArrangedResNet, (depth - 2) // 9, arrangement, convolutions=BOTTLENECK)
+    elif original:
+        build = partial(CifarResNet, (depth - 2) // 6)
+    else:
+        build = partial(ArrangedResNet, (depth - 2) // 6, arrangement)
     return ZooEntry(
         f"resnet{depth}_cifar" + ("" if original else f"_{arrangement}"),
-        2015 if original else 2016,
-        ORIGINAL if original else PAPER,
+        2015 if original and not deep else 2016,
+        ORIGINAL if original and not deep else PAPER,
         TensorType((1, 3, 32, 32)),
-        partial(CifarResNet, units) if original else partial(ArrangedResNet, units, arrangement),
+        build,
         *_SIZES[depth],
     )
 

@@ -51,6 +51,7 @@ from ..frontends.nn.linear import (
     Embedding,
     Linear,
 )
+from ..frontends.nn.locally_connected import LocallyConnected2d
 from ..frontends.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -212,6 +213,7 @@ __all__ = [
     "Linear",
     "LocalContrastNorm",
     "LocalResponseNorm",
+    "LocallyConnected2d",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
