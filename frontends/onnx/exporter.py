@@ -29,6 +29,7 @@ OPERATOR_SET = 21  # ONNX 1.16, ONNX Runtime 1.18
 IR_VERSION = 10  # of the file format that came with it
 
 _MOST_INSIDE = 1_900_000_000  # bytes of contents; protobuf writes no more than 2 GB
+_LEAST_OUTSIDE = 1024  # smaller contents stay inside: they may be shapes, which readers look at
 _ALIGNMENT = 4096  # of contents in a file of their own, so that they can be mapped
 
 
@@ -133,7 +134,8 @@ def written(graph: Graph, contents: Mapping[str, Array]) -> tuple[Block, dict[st
     first = [r.name for r in block.inputs]
     first += [name for name in used if writer.titles[name] in states]
     first += [r.name for r in block.outputs]
-    names = _named(writer.titles, first, block)
+    _name_nodes(writer, block)
+    names = _named({**writer.titles, **writer.outputs}, first, block)
     _rename(block, names)
     return block, {names[name]: writer.arrays[name] for name in used}
 
@@ -147,20 +149,33 @@ def _check_there(writer: Writer, node: Written) -> None:
             )
 
 
+def _name_nodes(writer: Writer, block: Block) -> None:
+    """Each after its first output."""
+    taken: dict[str, int] = {}
+    for inner in block.walk():
+        for node in inner.nodes:
+            title = writer.titles[next(o for o in node.outputs if o)]
+            node.name = _unique(title, taken)
+
+
+def _unique(title: str, taken: dict[str, int]) -> str:
+    """The title, with a number behind it where it is taken."""
+    name = title
+    while name in taken:
+        taken[title] += 1
+        name = f"{title}_{taken[title]}"
+    taken[name] = 0
+    return name
+
+
 def _named(titles: Mapping[str, str], first: Iterable[str], block: Block) -> dict[str, str]:
-    """What each value is called: its title, with a number behind it where that is taken."""
+    """What each value is called; the `first` ones choose first."""
     names: dict[str, str] = {"": ""}
     taken: dict[str, int] = {}
 
     def call(name: str) -> None:
-        if name in names:
-            return
-        title = unique = titles[name]
-        while unique in taken:
-            taken[title] += 1
-            unique = f"{title}_{taken[title]}"
-        taken[unique] = 0
-        names[name] = unique
+        if name not in names:
+            names[name] = _unique(titles[name], taken)
 
     for name in first:
         call(name)
@@ -209,13 +224,12 @@ def _graph_proto(block: Block, name: str) -> Any:
 
 
 def _node_proto(node: Written) -> Any:
-    title = next(o for o in node.outputs if o)
     attributes = {
-        name: _graph_proto(value, title) if isinstance(value, Block) else value
+        name: _graph_proto(value, node.name) if isinstance(value, Block) else value
         for name, value in node.attributes.items()
     }
     return onnx_package().helper.make_node(
-        node.operator, node.inputs, node.outputs, name=title, **attributes
+        node.operator, node.inputs, node.outputs, name=node.name, **attributes
     )
 
 
@@ -229,7 +243,7 @@ def _tensor(name: str, array: Array, location: str = "", file: IO[bytes] | None 
     onnx = onnx_package()
     contents = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     tensor = onnx.TensorProto(name=name, data_type=element_type(array.dtype), dims=np.shape(array))
-    if file is None or not array.nbytes:
+    if file is None or array.nbytes < _LEAST_OUTSIDE:
         tensor.raw_data = contents.tobytes()
         return tensor
     file.write(bytes(-file.tell() % _ALIGNMENT))

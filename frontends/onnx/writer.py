@@ -47,12 +47,14 @@ class Written:
         inputs: names; "" for what is left out.
         outputs: names; "" for what nothing reads.
         attributes: numbers, texts, sequences of numbers, or blocks.
+        name: what the node is called.
     """
 
     operator: str
     inputs: list[str]
     outputs: list[str]
     attributes: Mapping[str, Any]
+    name: str = ""
 
     @property
     def blocks(self) -> list[Block]:
@@ -79,9 +81,10 @@ class Block:
         for node in reversed(self.nodes):
             if needed.isdisjoint(node.outputs):
                 continue
-            node.outputs = [o if o in needed else "" for o in node.outputs]
-            while not node.outputs[-1]:
-                node.outputs.pop()
+            if not node.blocks:  # the outputs of a Scan are told apart by their number
+                node.outputs = [o if o in needed else "" for o in node.outputs]
+                while not node.outputs[-1]:
+                    node.outputs.pop()
             kept.append(node)
             needed.update(i for i in node.inputs if i)
             needed.update(*(block.prune() for block in node.blocks))
@@ -187,6 +190,7 @@ class Writer:
         block: where nodes are written.
         arrays: contents of the initializers.
         titles: what each value would like to be called.
+        outputs: what those that are outputs are called in any case.
         missing: values that do not exist, and why.
         places: positions of a max-pooling -> ONNX's indices of the same pooling.
     """
@@ -195,6 +199,7 @@ class Writer:
     block: Block = field(default_factory=Block)
     arrays: dict[str, Array] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     _shared: dict[tuple[object, ...], str] = field(default_factory=dict)
@@ -304,4 +309,4 @@ class Writer:
                 block.nodes.append(Written("Identity", [ref.name], [copy.name], {}))
                 block.outputs.append(copy)
             if name:
-                self.titles[block.outputs[-1].name] = name
+                self.outputs[block.outputs[-1].name] = name

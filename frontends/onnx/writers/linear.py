@@ -24,4 +24,6 @@ def _linear(draft: Draft, op: Linear, x: Ref, weight: Ref, *bias: Ref) -> Output
 
 @writes(Einsum)
 def _einsum(draft: Draft, op: Einsum, *operands: Ref) -> Outputs:
+    if "..." in op.equation:
+        return None  # in ONNX an ellipsis stands for the same number of axes everywhere
     return draft.node("Einsum", *operands, equation=op.equation)

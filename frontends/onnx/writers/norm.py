@@ -77,6 +77,8 @@ def _instance_norm(draft: Draft, op: InstanceNorm, x: Ref, *affine: Ref) -> Outp
 
 @writes(LocalResponseNorm)
 def _local_response_norm(draft: Draft, op: LocalResponseNorm, x: Ref) -> Outputs:
-    if op.size % 2 == 0:
-        return None  # ONNX looks one channel further behind, this operation one further ahead
+    # Of an even number, ONNX has one channel more behind, this operation one more ahead; and ONNX
+    # Runtime normalises images only.
+    if op.size % 2 == 0 or x.rank != 4:
+        return None
     return draft.node("LRN", x, size=op.size, alpha=op.alpha, beta=op.beta, bias=op.k)

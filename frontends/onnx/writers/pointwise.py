@@ -22,12 +22,10 @@ _SAME: dict[type[Op], str] = {
     pw.Tanh: "Tanh",
     pw.Sigmoid: "Sigmoid",
     pw.Erf: "Erf",
-    pw.Relu: "Relu",
     pw.Floor: "Floor",
     pw.Ceil: "Ceil",
     pw.Round: "Round",
     pw.IsNaN: "IsNaN",
-    pw.Not: "Not",
     pw.Add: "Add",
     pw.Subtract: "Sub",
     pw.Multiply: "Mul",
@@ -40,9 +38,6 @@ _SAME: dict[type[Op], str] = {
     pw.LessEqual: "LessOrEqual",
     pw.Greater: "Greater",
     pw.GreaterEqual: "GreaterOrEqual",
-    pw.And: "And",
-    pw.Or: "Or",
-    pw.Xor: "Xor",
     pw.Where: "Where",
     tr.Tan: "Tan",
     tr.Asin: "Asin",
@@ -59,6 +54,19 @@ _SAME: dict[type[Op], str] = {
 @writes(*_SAME)
 def _same(draft: Draft, op: Op, *inputs: Ref) -> Outputs:
     return draft.node(_SAME[type(op)], *inputs)
+
+
+@writes(pw.Not, pw.And, pw.Or, pw.Xor)
+def _logical(draft: Draft, op: Op, *inputs: Ref) -> Outputs:
+    bits = "" if inputs[0].type.dtype is DType.BOOL else "Bitwise"
+    return draft.node(bits + op.name, *inputs)
+
+
+@writes(pw.Relu)
+def _relu(draft: Draft, op: pw.Relu, x: Ref) -> Outputs:
+    if x.type.dtype.is_float:
+        return draft.node("Relu", x)
+    return draft.node("Max", x, draft.like(0, x))
 
 
 @writes(pw.NotEqual)
