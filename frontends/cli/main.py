@@ -29,6 +29,7 @@ COMMANDS = (
     "summary",
     "profile",
     "bench",
+    "export",
     "models",
 )
 
