@@ -40,9 +40,6 @@ from .tile import Columns, Span, balanced, clear, panels
 from .weight_form import Form, flat_shapes, operands_are_shared, weight_form
 from .window_copy import Reach, Run, WindowCopy
 
-# Rows of pixels up to this many are written out.
-_WRITTEN_OUT = 14
-
 Starts = Mapping[str, Expr]
 Lengths = Mapping[str, int]
 
@@ -533,11 +530,8 @@ class PixelBlock:
             add = ir.Accumulate(self.task.sums, (panel, place, column), ReduceOp.ADD, load)
             finish[first] = (add,)
         body = ir.loop_nest(rows, columns.each(lane, step), LoopKind.UNROLLED)
-        last = self.length[self.pixels[-1]]
-        kind = LoopKind.UNROLLED if last <= _WRITTEN_OUT else LoopKind.SERIAL
-        body = (ir.For(pixels[-1], last, body, kind),)
         outer = [(sample, self.samples)]
-        outer += [(v, self.length[n]) for v, n in zip(pixels, self.pixels[:-1], strict=False)]
+        outer += [(v, self.length[n]) for v, n in zip(pixels, self.pixels, strict=True)]
         return (
             *clear(tile, count, columns, self.task.var("m"), lane),
             *ir.loop_nest(tuple(outer), body),

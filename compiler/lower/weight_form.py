@@ -252,7 +252,7 @@ def _pixel_blocks(
     while True:
         block: dict[str, int] = {}
         left = room
-        for name, extent in reversed(pixels.items()):
+        for name, extent in reversed(list(pixels.items())):
             block[name] = _even(extent, max(left, 1))
             left //= max(block[name], 1)
         lengths = list(block.values())
