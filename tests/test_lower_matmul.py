@@ -43,6 +43,14 @@ extents = st.sampled_from([0, 1, 2, 3, 5, 7, 8, 13, 16, 17, 29, 33, 50])
 @example(4, 300, 1, False, True, np.float32)
 @example(1, 300, 40, False, True, np.float64)
 @example(3, 0, 5, False, False, np.int32)
+@example(100, 801, 40, True, False, np.float32)
+@example(61, 700, 50, False, True, np.float64)
+@example(70, 17, 300, True, True, np.float32)
+@example(17, 1100, 19, False, True, np.float32)
+@example(5, 530, 7, False, True, np.float64)
+@example(3, 21, 700, False, False, np.float32)
+@example(40, 300, 2, True, True, np.float32)
+@example(40, 300, 2, False, False, np.int64)
 def test_products_of_any_extents(
     m: int, k: int, n: int, left: bool, right: bool, dtype: Any
 ) -> None:

@@ -1,0 +1,324 @@
+"""Products of large matrices, in blocks that stay in the caches.
+
+After Goto and van de Geijn (2008), "Anatomy of high-performance matrix multiplication", and Van
+Zee and van de Geijn (2015), "BLIS". Some hundred terms of a panel of columns fill half of the
+first-level cache; all blocks of rows of a task are multiplied by them before the next panel. Sums
+over more terms are collected on the stack. The right operand is packed in panels; the left one is
+packed where its terms do not lie side by side, else it is broadcast from where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
+from .product import Product
+from .tile import VECTORS, Columns, Span, balanced, clear, most_rows, outer_product, panels
+
+# Bytes of a column's terms that are summed in registers, and of a row's sums in a task.
+_TERM_BYTES = 1024
+_SUM_BYTES = 1024
+# Rows of a task, and tasks that are enough for all threads.
+_ROWS = 48
+_TASKS = 16
+
+
+@dataclass
+class BlockedProduct:
+    """One product.
+
+    Arguments:
+        product: what is computed.
+    """
+
+    product: Product
+
+    @property
+    def target(self) -> Target:
+        return self.product.binding.target
+
+    @cached_property
+    def width(self) -> int:
+        """Columns of a panel."""
+        return VECTORS * self.product.lanes
+
+    @cached_property
+    def blocks(self) -> list[Span]:
+        """Blocks of rows, each of which is a tile high."""
+        return balanced(self.product.rows, most_rows(self.target))
+
+    @cached_property
+    def chunks(self) -> list[Span]:
+        """The terms, in chunks that are summed in registers."""
+        return _even(self.product.depth, _TERM_BYTES // self.product.dtype.size)
+
+    @cached_property
+    def row_tasks(self) -> list[tuple[Span, list[Span]]]:
+        """Rows of a task: how many, and their blocks."""
+        height = self.blocks[0].length if self.blocks else 1
+        return _grouped(self.blocks, max(1, _ROWS // height))
+
+    @cached_property
+    def column_tasks(self) -> list[tuple[Span, list[Span]]]:
+        """Columns of a task: how many, and their panels."""
+        rows = sum(span.count for span, _ in self.row_tasks)
+        spans = panels(self.product.columns, self.width)
+        count = sum(span.count for span in spans)
+        wanted = -(-_TASKS // rows)
+        most = _SUM_BYTES // (self.width * self.product.dtype.size)
+        return _grouped(spans, max(1, min(most, count // wanted)))
+
+    @cached_property
+    def packs_inside(self) -> bool:
+        """Whether tasks pack their own columns, as no other task needs them."""
+        return sum(span.count for span, _ in self.row_tasks) == 1
+
+    @cached_property
+    def packs_left(self) -> bool:
+        """Whether the left operand is packed."""
+        return self.product.left_strides[1] > 1 and self.product.columns > self.width
+
+    def lower(self) -> ir.Block:
+        """The loops."""
+        packed: Buffer | None = None
+        body: ir.Block = ()
+        if not self.packs_inside:
+            packed, body = self._pack_right()
+        for rows, row_blocks in self.row_tasks:
+            for columns, column_panels in self.column_tasks:
+                i, j = self.product.binding.var("i"), self.product.binding.var("j")
+                first = i * rows.length + rows.start
+                start = j * columns.length + columns.start
+                across = (start, columns.length, column_panels)
+                task = Task(self, first, rows.length, row_blocks, *across, packed)
+                nest = (*self.product.batch, (i, rows.count), (j, columns.count))
+                body += ir.loop_nest(nest, task.lower(), LoopKind.PARALLEL)
+        return body
+
+    def _pack_right(self) -> tuple[Buffer, ir.Block]:
+        """The right operand as [batch][panel][term][column], and how it gets there."""
+        product, var = self.product, self.product.binding.var
+        batch = product.batch_of(1)
+        lead = tuple(1 if n == 1 else m for n, m in zip(batch, product.shape[:-2], strict=True))
+        count = -(-product.columns // self.width)
+        packed = product.local("packed", (*lead, count, product.depth, self.width), Space.SCRATCH)
+        loops = [(b, n) for (b, _), n in zip(product.batch, lead, strict=True)]
+        body: ir.Block = ()
+        for span in panels(product.columns, self.width):
+            panel = var("panel")
+            number = panel + span.start // self.width
+            index = (*product.batch_index(lead), number)
+            copy = self.pack_panel(
+                packed, index, number * self.width, span.length, ir.index(0), product.depth
+            )
+            body += ir.loop_nest((*loops, (panel, span.count)), copy, LoopKind.PARALLEL)
+        return packed, body
+
+    def pack_panel(
+        self,
+        packed: Buffer,
+        index: tuple[Expr, ...],
+        start: Expr,
+        width: int,
+        first: Expr,
+        terms: int,
+    ) -> ir.Block:
+        """Copies some terms of a panel."""
+        k, lane = self.product.binding.var("k"), self.product.binding.var("v")
+        lets, x = self.product.right(first + k, start + lane)
+        store = (*lets, ir.Store(packed, (*index, k, lane), x))
+        return (
+            ir.For(k, terms, (ir.For(lane, width, store, LoopKind.VECTOR, self.product.lanes),)),
+        )
+
+
+@dataclass
+class Task:
+    """Some rows by some columns of a product: what one thread does at a time.
+
+    Arguments:
+        whole: the product.
+        first, rows, blocks: the first row, how many there are, and their blocks.
+        start, columns, panels: the first column, how many there are, and their panels.
+        packed: the right operand; None: it is packed here.
+    """
+
+    whole: BlockedProduct
+    first: Expr
+    rows: int
+    blocks: Sequence[Span]
+    start: Expr
+    columns: int
+    panels: Sequence[Span]
+    packed: Buffer | None
+
+    @cached_property
+    def product(self) -> Product:
+        return self.whole.product
+
+    def var(self, hint: str) -> ir.Var:
+        return self.product.binding.var(hint)
+
+    @cached_property
+    def sums(self) -> Buffer | None:
+        """What is collected of several chunks."""
+        if sum(span.count for span in self.whole.chunks) <= 1:
+            return None
+        return self.product.local("sums", (self.rows, self.columns), Space.STACK)
+
+    @cached_property
+    def terms(self) -> int:
+        """Of the longest chunk."""
+        return max((span.length for span in self.whole.chunks), default=0)
+
+    @cached_property
+    def left(self) -> list[Buffer]:
+        """The left operand as [block][term][row], for each length of blocks, if it is packed."""
+        if not self.whole.packs_left:
+            return []
+        shapes = [(block.count, self.terms, block.length) for block in self.blocks]
+        return [self.product.local("left", shape, Space.STACK) for shape in shapes]
+
+    @cached_property
+    def panel(self) -> Buffer | None:
+        """A panel of the right operand as [term][column], if it is packed here."""
+        if self.packed is not None:
+            return None
+        return self.product.local("panel", (self.terms, self.whole.width), Space.STACK)
+
+    def lower(self) -> ir.Block:
+        """The loops."""
+        body: ir.Block = tuple(ir.Alloc(b) for b in (*self.left, self.panel) if b is not None)
+        sums = self.sums
+        if sums is None:
+            return body + self._chunk(ir.index(0), self.terms)
+        clear = self._each(lambda i, j: (ir.Store(sums, (i, j), self.product.zero),))
+        body += (ir.Alloc(sums), *clear)
+        for span in self.whole.chunks:
+            number = self.var("chunk")
+            terms = self._chunk(number * span.length + span.start, span.length)
+            body += (ir.For(number, span.count, terms),)
+
+        def finish(i: Expr, j: Expr) -> ir.Block:
+            return self.product.store(ir.Load(sums, (i, j)), self.first + i, self.start + j)
+
+        return body + self._each(finish)
+
+    def _each(self, body: Callable[[Expr, Expr], ir.Block]) -> ir.Block:
+        i, j = self.var("m"), self.var("v")
+        row = ir.For(j, self.columns, body(i, j), LoopKind.VECTOR, self.product.lanes)
+        return (ir.For(i, self.rows, (row,)),)
+
+    def _chunk(self, term: Expr, terms: int) -> ir.Block:
+        """Adds the products of some terms to all sums."""
+        body = self._pack_left(term, terms)
+        for span in self.panels:
+            panel = self.var("panel")
+            column = panel * span.length + span.start
+            tiles: ir.Block = ()
+            if self.panel is not None:
+                at = self.start + column
+                tiles = self.whole.pack_panel(self.panel, (), at, span.length, term, terms)
+            for kind, block in enumerate(self.blocks):
+                number = self.var("block")
+                tile = self._tile(kind, number, column, span.length, term, terms)
+                tiles += (ir.For(number, block.count, tile),)
+            body += (ir.For(panel, span.count, tiles),)
+        return body
+
+    def _pack_left(self, term: Expr, terms: int) -> ir.Block:
+        """Copies some terms of all rows."""
+        body: ir.Block = ()
+        for kind, packed in enumerate(self.left):
+            count, _, length = packed.shape
+            number, k, m = self.var("block"), self.var("k"), self.var("m")
+            lets, x = self.product.left(self.first + (self._row(kind, number) + m), term + k)
+            store = (*lets, ir.Store(packed, (number, k, m), x))
+            copy = ir.For(m, length, store, LoopKind.VECTOR, length)
+            body += ir.loop_nest(((k, terms), (number, count)), (copy,))
+        return body
+
+    def _row(self, kind: int, number: Expr) -> Expr:
+        """The first row of a block, in the task."""
+        block = self.blocks[kind]
+        return number * block.length + block.start
+
+    def _left(self, kind: int, number: Expr, m: Expr, term: Expr, k: Expr) -> tuple[ir.Block, Expr]:
+        """An element of the left operand."""
+        if self.left:
+            return (), ir.Load(self.left[kind], (number, k, m))
+        return self.product.left(self.first + (self._row(kind, number) + m), term + k)
+
+    def _right(self, term: Expr, k: Expr, column: Expr, lane: Expr) -> Expr:
+        """An element of the right operand; `column` is the first of a panel."""
+        if self.panel is not None:
+            return ir.Load(self.panel, (k, lane))
+        assert self.packed is not None
+        panel = (self.start + column) // self.whole.width
+        index = (*self.product.batch_index(self.packed.shape[:-3]), panel, term + k, lane)
+        return ir.Load(self.packed, index)
+
+    def _tile(
+        self, kind: int, number: Expr, column: Expr, width: int, term: Expr, terms: int
+    ) -> ir.Block:
+        """Adds some terms to the sums of a block in a panel, or stores what they give."""
+        rows = self.blocks[kind].length
+        columns = Columns(width, self.product.lanes, self.product.dtype)
+        tile = self.product.local("tile", (rows, width), Space.REGISTER)
+        m, v, k = self.var("m"), self.var("v"), self.var("k")
+        lets, scalar = self._left(kind, number, m, term, k)
+        vectors = {c: self._right(term, k, column, v + c) for c, _ in columns.parts}
+        step = outer_product(tile, [(m, rows)], columns, v, scalar, vectors)
+        body = clear(tile, rows, columns, m, v) + (ir.For(k, terms, (*lets, *step)),)
+        m, v = self.var("m"), self.var("v")
+        row = self._row(kind, number) + m
+        bodies: dict[int, ir.Block] = {}
+        for c, _ in columns.parts:
+            at, x = column + (v + c), ir.Load(tile, (m, v + c))
+            if self.sums is None:
+                bodies[c] = self.product.store(x, self.first + row, self.start + at)
+            else:
+                add = ir.Accumulate(self.sums, (row, at), ReduceOp.ADD, x)
+                bodies[c] = (add,)
+        return body + (ir.For(m, rows, columns.each(v, bodies), LoopKind.UNROLLED),)
+
+
+def _even(extent: int, most: int) -> list[Span]:
+    """Chunks of about `most`, all equal if that can be."""
+    if extent == 0:
+        return []
+    if extent <= most + most // 2:
+        return [Span(0, extent)]
+    for length in range(most + most // 2, most // 2, -1):
+        if extent % length == 0:
+            return [Span(0, length, extent // length)]
+    return balanced(extent, most)
+
+
+def _grouped(spans: Sequence[Span], most: int) -> list[tuple[Span, list[Span]]]:
+    """Blocks in groups of at most `most`: where the groups are, and the blocks of each."""
+    if not spans:
+        return []
+    whole, rest = spans[0], list(spans[1:])
+    count = balanced(whole.count + len(rest), most)[0].length
+    groups = []
+    number = whole.count // count
+    if number:
+        groups.append(
+            (Span(whole.start, count * whole.length, number), [Span(0, whole.length, count)])
+        )
+    last, length = whole.count - number * count, 0
+    parts = []
+    if last:
+        parts.append(Span(0, whole.length, last))
+        length = last * whole.length
+    for span in rest:
+        parts.append(Span(length, span.length, span.count))
+        length += span.length * span.count
+    if parts:
+        groups.append((Span(whole.start + number * count * whole.length, length), parts))
+    return groups

@@ -1,0 +1,184 @@
+"""Products of few rows with a matrix, every element of which is read once, where it is stored.
+
+*Dots*: the terms of a sum lie side by side in both operands; vectors go along the sum. *Sweeps*:
+columns lie side by side; vectors of sums stay on the stack while several rows of the matrix pass.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..loops import ir
+from ..loops.ir import BinaryOp, Buffer, Expr, LoopKind, ReduceOp, Space
+from .product import Product
+from .tile import Span, balanced, panels
+
+# Rows by columns of sums in registers, by the number of rows.
+_DOT_TILES = {1: (1, 4), 2: (2, 6), 3: (3, 4)}
+_DOT_TILE = (4, 3)
+# Vectors of terms that all rows are multiplied by before the next ones are read.
+_DOT_TERMS = 64
+# Rows of the matrix that pass at a time, and bytes of sums.
+_SWEEP = 8
+_SWEEP_BYTES = 16 * 1024
+
+
+def dots(product: Product) -> ir.Block:
+    """The loops of a product by dots."""
+    rows, columns = _DOT_TILES.get(product.rows, _DOT_TILE)
+    body: ir.Block = ()
+    for span in balanced(product.columns, columns):
+        column = product.binding.var("j")
+        start = column * span.length + span.start
+        task = _dot_task(product, balanced(product.rows, rows), start, span.length)
+        nest = (*product.batch, (column, span.count))
+        body += ir.loop_nest(nest, task, LoopKind.PARALLEL)
+    return body
+
+
+def _dot_task(product: Product, blocks: list[Span], column: Expr, columns: int) -> ir.Block:
+    """The sums of all rows with some columns."""
+    var, lanes = product.binding.var, product.lanes
+    vectors = product.depth // lanes
+    if len(blocks) * blocks[0].count == 1 or vectors <= 2 * _DOT_TERMS:
+        body: ir.Block = ()
+        for block in blocks:
+            number, rows = var("i"), block.length
+            row = number * rows + block.start
+            tile = product.local("tile", (rows, columns, lanes), Space.REGISTER)
+            terms = _dot_terms(product, tile, row, rows, column, ir.index(0), vectors)
+            terms += _dot_finish(product, tile, row, rows, column)
+            body += (ir.For(number, block.count, terms),)
+        return body
+    sums = product.local("sums", (product.rows, columns, lanes), Space.STACK)
+    i, j, v = var("m"), var("n"), var("v")
+    clear = ir.Store(sums, (i, j, v), product.zero)
+    body = (
+        ir.Alloc(sums),
+        *ir.loop_nest(
+            ((i, product.rows), (j, columns)), (ir.For(v, lanes, (clear,), LoopKind.VECTOR, lanes),)
+        ),
+    )
+    for span in balanced(vectors, _DOT_TERMS):
+        chunk = var("chunk")
+        tiles: ir.Block = ()
+        for block in blocks:
+            number = var("i")
+            row = number * block.length + block.start
+            tile = product.local("tile", (block.length, columns, lanes), Space.REGISTER)
+            start = (chunk * span.length + span.start) * lanes
+            terms = _dot_terms(product, tile, row, block.length, column, start, span.length)
+            m, n, v = var("m"), var("n"), var("v")
+            add = ir.Accumulate(sums, (row + m, n, v), ReduceOp.ADD, ir.Load(tile, (m, n, v)))
+            vector = ir.For(v, lanes, (add,), LoopKind.VECTOR, lanes)
+            nest = ((m, block.length), (n, columns))
+            terms += ir.loop_nest(nest, (vector,), LoopKind.UNROLLED)
+            tiles += (ir.For(number, block.count, terms),)
+        body += (ir.For(chunk, span.count, tiles),)
+    i = var("i")
+    return (*body, ir.For(i, product.rows, _dot_finish(product, sums, i, 1, column)))
+
+
+def _dot_terms(
+    product: Product, tile: Buffer, row: Expr, rows: int, column: Expr, start: Expr, vectors: int
+) -> ir.Block:
+    """A tile (row, column, lane) of the sums of some vectors of terms."""
+    var, lanes = product.binding.var, product.lanes
+    m, n, k, v = var("m"), var("n"), var("k"), var("v")
+    nest = ((m, rows), (n, tile.shape[1]))
+    if rows < tile.shape[1]:  # vectors of the inner loop stay in registers
+        nest = nest[::-1]
+    clear = ir.For(v, lanes, (ir.Store(tile, (m, n, v), product.zero),), LoopKind.VECTOR, lanes)
+    add = _multiply_add(product, tile, (m, n, v), row + m, column + n, start + (k * lanes + v))
+    step = ir.For(v, lanes, add, LoopKind.VECTOR, lanes)
+    return (
+        ir.Alloc(tile),
+        *ir.loop_nest(nest, (clear,), LoopKind.UNROLLED),
+        ir.For(k, vectors, ir.loop_nest(nest, (step,), LoopKind.UNROLLED)),
+    )
+
+
+def _multiply_add(
+    product: Product, sums: Buffer, index: tuple[Expr, ...], row: Expr, column: Expr, k: Expr
+) -> ir.Block:
+    left, x = product.left(row, k)
+    right, y = product.right(k, column)
+    add = ir.Accumulate(sums, index, ReduceOp.ADD, ir.binary(BinaryOp.MUL, x, y))
+    return (*left, *right, add)
+
+
+def _dot_finish(product: Product, sums: Buffer, row: Expr, rows: int, column: Expr) -> ir.Block:
+    """Adds the lanes of sums, and the terms that fill no vector; stores what follows."""
+    var, lanes = product.binding.var, product.lanes
+    whole, rest = product.depth // lanes * lanes, product.depth % lanes
+    columns = sums.shape[1]
+    m, n, v, k = var("m"), var("n"), var("v"), var("k")
+    total = product.local("total", (rows, columns), Space.REGISTER)
+    place = (m if rows == sums.shape[0] else row, n, v)
+    fold = ir.Accumulate(total, (m, n), ReduceOp.ADD, ir.Load(sums, place))
+    body: ir.Block = (
+        ir.Store(total, (m, n), product.zero),
+        ir.For(v, lanes, (fold,), LoopKind.VECTOR, lanes),
+    )
+    if rest:
+        add = _multiply_add(product, total, (m, n), row + m, column + n, k + whole)
+        body += (ir.For(k, rest, add, LoopKind.VECTOR, lanes),)
+    nest = ((m, rows), (n, columns))
+    store = product.store(ir.Load(total, (m, n)), row + m, column + n)
+    return (
+        ir.Alloc(total),
+        *ir.loop_nest(nest, body, LoopKind.UNROLLED),
+        *ir.loop_nest(nest, store, LoopKind.UNROLLED),
+    )
+
+
+# -- sweeps ---------------------------------------------------------------------------------------
+
+
+def sweeps(product: Product) -> ir.Block:
+    """The loops of a product by sweeps."""
+    most = max(1, _SWEEP_BYTES // (product.rows * product.dtype.size * product.lanes))
+    width = product.lanes * most
+    least = -(-product.columns // 8)
+    width = min(width, -(-least // (2 * product.lanes)) * 2 * product.lanes)
+    body: ir.Block = ()
+    for span in panels(product.columns, width):
+        strip = product.binding.var("strip")
+        task = _sweep_task(product, strip * width + span.start, span.length)
+        nest = (*product.batch, (strip, span.count))
+        body += ir.loop_nest(nest, task, LoopKind.PARALLEL)
+    return body
+
+
+def _sweep_task(product: Product, start: Expr, width: int) -> ir.Block:
+    var, lanes = product.binding.var, product.lanes
+    sums = product.local("sums", (product.rows, width), Space.STACK)
+    i, v = var("m"), var("v")
+    over = partial(_over, product.rows, width, lanes)
+    body: ir.Block = (ir.Alloc(sums), *over(i, v, (ir.Store(sums, (i, v), product.zero),)))
+    for span in panels(product.depth, _SWEEP):
+        number, v, i = var("k"), var("v"), var("m")
+        first = number * span.length + span.start
+        lets: ir.Block = ()
+        vectors = []
+        for term in range(span.length):
+            block, x = product.right(first + term, start + v)
+            named = ir.Var(var("row").name, product.dtype)
+            lets += (*block, ir.Let(named, x))
+            vectors.append(named)
+        total: Expr = ir.Load(sums, (i, v))
+        block = ()
+        for term, vector in enumerate(vectors):
+            more, y = product.left(i, first + term)
+            block += more
+            total = ir.Binary(BinaryOp.ADD, total, ir.Binary(BinaryOp.MUL, y, vector))
+        add = (*block, ir.Store(sums, (i, v), total))
+        rows = ir.For(i, product.rows, add, LoopKind.UNROLLED)
+        sweep = ir.For(v, width, (*lets, rows), LoopKind.VECTOR, lanes)
+        body += (ir.For(number, span.count, (sweep,)),)
+    i, v = var("i"), var("v")
+    return body + over(i, v, product.store(ir.Load(sums, (i, v)), i, start + v))
+
+
+def _over(rows: int, width: int, lanes: int, i: ir.Var, v: ir.Var, body: ir.Block) -> ir.Block:
+    return (ir.For(i, rows, (ir.For(v, width, body, LoopKind.VECTOR, lanes),)),)
