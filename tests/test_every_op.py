@@ -27,7 +27,7 @@ from oracles import check_kernels
 from quern.compiler.autodiff import differentiate
 from quern.compiler.errors import GradientError
 from quern.compiler.graph import Graph
-from quern.compiler.ops import blocked, conv, linear, pool, random
+from quern.compiler.ops import blocked, conv, linear, pool, random, winograd
 from quern.compiler.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from quern.compiler.ops.base import Op, op_classes
 from quern.compiler.ops.composite import Composite
@@ -105,9 +105,25 @@ def _blocks() -> list[Case]:
     ]
 
 
+def _winograd() -> list[Case]:
+    forward = conv.Conv((1, 1), ((1, 1), (0, 2)), (1, 1))
+    back = conv.ConvInputGradient((6, 5), (1, 1), ((1, 1), (0, 2)), (1, 1))
+    weight, y = spread((8, 4, 3, 3), seed=2), spread((2, 8, 6, 5), seed=3)
+    weights = [winograd.WinogradWeight(2, 8), winograd.WinogradWeight(4, 6, True)]
+    return [
+        *(_case(op, weight) for op in weights),
+        *(
+            _case(winograd.WinogradConv(op, weight.shape, 2, u.tile), x, *u.evaluate(weight))
+            for op, u, x in zip((forward, back), weights, (IMAGE, y), strict=True)
+            for x in [blocked.blocked(x, 2)]
+        ),
+    ]
+
+
 OWN = [
     *_convolutions(),
     *_blocks(),
+    *_winograd(),
     _case(linear.MatMul(), spread((2, 3, 5)), spread((1, 5, 4), seed=1)),
     _case(linear.Linear(), spread((3, 5)), spread((4, 5), seed=1), spread((4,), seed=2)),
     _case(pool.MaxPool(*WINDOW), IMAGE),

@@ -21,6 +21,7 @@ from ..ops.pool import (
     SumPool,
     SumPoolGradient,
 )
+from ..ops.winograd import WinogradConv, WinogradWeight
 from ..passes.partition import Group
 from .binding import Lowered
 from .blocked_conv import lower_blocked_conv
@@ -33,6 +34,7 @@ from .nest import lower_nest
 from .pool import lower_pool
 from .pool_gradient import lower_pool_gradient
 from .scatter import lower_scatter
+from .winograd import lower_winograd, lower_winograd_weight
 
 Family = Callable[[Graph, Group, Target], Lowered]
 
@@ -52,6 +54,8 @@ _FAMILIES: dict[type[Op], Family] = {
     ScatterAddAlongAxis: lower_scatter,
     MaxUnpool: lower_scatter,
     Concat: lower_concat,
+    WinogradConv: lower_winograd,
+    WinogradWeight: lower_winograd_weight,
 }
 
 

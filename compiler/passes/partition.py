@@ -37,6 +37,7 @@ from ..ops.pool import MaxPool, SumPool
 from ..ops.random import Philox
 from ..ops.reduce import Reduction
 from ..ops.window import Window
+from ..ops.winograd import WinogradConv
 from ..types import Shape
 
 _MAX_MEMBERS = 48
@@ -98,6 +99,7 @@ _WITH_EPILOGUE = (
     ConvWeightGradient,
     BlockedConv,
     BlockedConvWeightGradient,
+    WinogradConv,
     SumPool,
 )
 

@@ -1,0 +1,175 @@
+"""Which algorithm computes a 3x3 convolution, and in blocks of which size: counted, not measured.
+
+Costs are cycles of one core: what its instructions take and what its weights take that come from
+memory. The shorter of the two is hidden behind the longer one but for a part. In a network weights
+are cold: between two runs of a layer come all the others.
+
+The numbers below were fitted to layers of VGG, ResNet and GoogLeNet with 64 to 512 channels on a
+core with AVX2; they are ratios that change little between processors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .llvm.target import Target
+from .ops.toom_cook import TAPS
+from .types import DType
+
+# What a core does in a cycle at most, and how near inner loops come to it.
+MULTIPLY_ADDS = 2
+LOADS = 2
+LATENCY = 4
+EFFICIENCY = 0.88
+# Cycles that a register tile costs beside its sum.
+TILE = 20
+# Bytes that a core gets from memory in a cycle when all cores ask.
+COLD_BYTES = 5.0
+# The part of the shorter one of work and waiting for memory that is not hidden.
+NOT_HIDDEN = 0.25
+# What one core has to itself: the least that is usual.
+L2_BYTES = 512 * 1024
+
+# Cycles that transforming a tile takes, by its size, for a vector of channels: of the inputs, of
+# the results, and of the weights.
+_INPUTS = {2: 60, 4: 150}
+_RESULTS = {2: 40, 4: 100}
+_WEIGHTS = {2: 45, 4: 80}
+
+# Transformed inputs of all tiles that are kept at the same time at most.
+_APART_BYTES = 8 << 20
+_SLOTS_BYTES = 32 << 20
+# Products that wait on the stack for being transformed.
+_PRODUCTS_BYTES = 128 * 1024
+# So many tasks keep all threads busy.
+_TASKS = 16
+
+
+class Algorithm(Enum):
+    """How a 3x3 convolution of stride 1 is computed."""
+
+    DIRECT = "direct"
+    F2 = "winograd 2x2"
+    F4 = "winograd 4x4"
+
+    @property
+    def tile(self) -> int:
+        """Outputs along an axis of a tile; 0 for direct convolution."""
+        return {Algorithm.DIRECT: 0, Algorithm.F2: 2, Algorithm.F4: 4}[self]
+
+
+@dataclass(frozen=True)
+class Convolution3x3:
+    """What is computed.
+
+    Arguments:
+        batch, depth, channels, height, width: images, input and output channels, outputs down and
+            across.
+        prepared: whether the weight is transformed before a run.
+    """
+
+    batch: int
+    depth: int
+    channels: int
+    height: int
+    width: int
+    prepared: bool = True
+
+    def tiles(self, size: int) -> int:
+        """Tiles of the whole batch."""
+        return self.batch * -(-self.height // size) * -(-self.width // size)
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """How much of a Winograd convolution is done at a time.
+
+    Arguments:
+        tiles: tiles in a block.
+        blocks: number of blocks.
+        panels: panels of output channels in a group.
+        groups: number of groups.
+        repeats: blocks of tiles that a task takes one after the other.
+        fused: whether each task does all steps; else all inputs are transformed first.
+    """
+
+    tiles: int
+    blocks: int
+    panels: int
+    groups: int
+    repeats: int = 1
+    fused: bool = True
+
+    @property
+    def slots(self) -> int:
+        """Blocks of tiles whose transformed inputs are there at the same time."""
+        return -(-self.blocks // self.repeats)
+
+
+def cheapest(target: Target, dtype: DType, conv: Convolution3x3) -> Algorithm:
+    """The algorithm with the fewest cycles."""
+    return min(Algorithm, key=lambda algorithm: cycles(target, dtype, conv, algorithm))
+
+
+def cycles(target: Target, dtype: DType, conv: Convolution3x3, algorithm: Algorithm) -> float:
+    """What a convolution takes on one core."""
+    lanes, pairs = target.lanes(dtype), conv.depth * conv.channels
+    if algorithm is Algorithm.DIRECT:
+        outputs = conv.batch * conv.height * conv.width
+        work = outputs * TAPS**2 * pairs / (MULTIPLY_ADDS * lanes * EFFICIENCY)
+        return _together(work, TAPS**2 * pairs * dtype.size)
+    size = algorithm.tile
+    places, tiles = (size + TAPS - 1) ** 2, conv.tiles(size)
+    deep, wide = -(-conv.depth // lanes), -(-conv.channels // lanes)
+    products = places * wide * _products(target, conv.depth, tiles) / EFFICIENCY
+    transforms = tiles * (deep * _INPUTS[size] + wide * _RESULTS[size])
+    weight = places * pairs * dtype.size
+    total = _together(products + transforms, weight)
+    if not conv.prepared:
+        total += _together(conv.depth * wide * _WEIGHTS[size], 2 * weight)
+    return total
+
+
+def _together(work: float, nbytes: float) -> float:
+    """Work and memory at the same time."""
+    waiting = nbytes / COLD_BYTES
+    return max(work, waiting) + NOT_HIDDEN * min(work, waiting)
+
+
+def _products(target: Target, depth: int, tiles: int) -> float:
+    """Cycles for a vector of output channels at one place of all tiles."""
+    vectors = 2
+    most = (target.registers - vectors - 1) // vectors
+    rows = tiles / -(-tiles // most)
+    step = max(rows * vectors / MULTIPLY_ADDS, (rows + vectors) / LOADS, LATENCY)
+    return tiles / rows * (depth * step + TILE) / vectors
+
+
+def winograd_blocking(
+    target: Target, dtype: DType, conv: Convolution3x3, tile: int, panel: int
+) -> Blocking:
+    """Blocks of tiles and groups of output channels.
+
+    The more tiles are done at a time, the less often are weights read. But what is transformed
+    should stay in the second-level cache: half of it is for the inputs of a block. Blocks of few
+    tiles are worse than inputs from the third level, where many channels do not leave room.
+
+    Arguments:
+        tile: outputs along an axis of a tile.
+        panel: output channels side by side in the weight.
+    """
+    places, tiles, size = (tile + TAPS - 1) ** 2, conv.tiles(tile), dtype.size
+    most_rows = (target.registers - 3) // 2
+    fit = L2_BYTES // 2 // (places * conv.depth * size)
+    on_stack = _PRODUCTS_BYTES // (places * panel * size)
+    most = min(fit if fit >= 3 * most_rows else 8 * most_rows, on_stack)
+    blocks = -(-tiles // max(1, most))
+    block = -(-tiles // blocks)
+    blocks = -(-tiles // block)
+    slot = places * conv.depth * block * size
+    fused = blocks >= _TASKS and (slot <= L2_BYTES or slot * blocks > _APART_BYTES)
+    tasks = max(_TASKS // 2, min(2 * _TASKS, _SLOTS_BYTES // slot)) if fused else blocks
+    repeats = -(-blocks // min(tasks, blocks))
+    panels = -(-conv.channels // panel)
+    return Blocking(block, blocks, 1, panels, repeats, fused)

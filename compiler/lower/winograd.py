@@ -1,0 +1,505 @@
+"""Winograd convolution of a value in blocks of channels, and the transform of its weights.
+
+Tiles of outputs are numbered over the whole batch, and taken some at a time (a *block* of tiles):
+
+    inputs     each tile's inputs are transformed, with zeros where they leave the value
+    products   for each of the places of a transformed tile: [tiles x C] · [C x K]
+    outputs    the products of a tile are transformed, and the epilogue follows
+
+Vectors lie along the channels everywhere. A task takes several blocks of tiles through all three
+steps, with transformed inputs in a slot of its own that stays in cache; products go to the stack
+for some output channels at a time. Where there are few blocks, all inputs are transformed first,
+and tasks are blocks of tiles times groups of output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd, prod
+
+from ..cost_model import Blocking, Convolution3x3, winograd_blocking
+from ..graph import Graph, Value
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Buffer, Expr, LoopKind, Space
+from ..ops.toom_cook import TAPS, Matrix, Transforms, transforms
+from ..ops.winograd import WinogradConv, WinogradWeight
+from ..passes.partition import Group
+from ..types import DType, Shape
+from .binding import Binding, Lowered
+from .elements import Index
+from .epilogue import store_results
+from .linear_map import linear_map
+from .padding import reader
+from .tile import Columns, Span, clear, most_rows, outer_product, panels
+
+# Steps of a sum that are written out.
+_UNROLLED = 8
+# Elements between the transformed inputs of two places beyond what they take, so that these do not
+# all fall into the same sets of the first-level cache.
+_APART = 16
+
+
+def lower_winograd(graph: Graph, group: Group, target: Target) -> Lowered:
+    """The kernel of WinogradConv and its epilogue."""
+    assert group.anchor is not None
+    return Winograd(Binding(graph, group, target), Value(group.anchor)).lower()
+
+
+@dataclass
+class Winograd:
+    """One convolution.
+
+    Arguments:
+        binding: the group.
+        result: what the convolution gives.
+        blocking: how much is done at a time; chosen by the cost model if None.
+    """
+
+    binding: Binding
+    result: Value
+    given: Blocking | None = None
+
+    @cached_property
+    def op(self) -> WinogradConv:
+        op = self.binding.graph.node(self.result.node).op
+        assert isinstance(op, WinogradConv)
+        return op
+
+    @cached_property
+    def source(self) -> Value:
+        return self.binding.graph.inputs_of(self.result.node)[0]
+
+    @cached_property
+    def weight(self) -> Value:
+        return self.binding.graph.inputs_of(self.result.node)[1]
+
+    @property
+    def dtype(self) -> DType:
+        return self.binding.graph.type_of(self.result).dtype
+
+    @cached_property
+    def read(self) -> Shape:
+        """(N, C / b, H, W, b)"""
+        return self.binding.graph.type_of(self.source).shape
+
+    @cached_property
+    def shape(self) -> Shape:
+        """(N, K / d, H, W, d)"""
+        return self.binding.graph.type_of(self.result).shape
+
+    @cached_property
+    def channels(self) -> int:
+        return self.shape[1] * self.shape[-1]
+
+    @cached_property
+    def panel(self) -> int:
+        return self.binding.graph.type_of(self.weight).shape[-1]
+
+    @cached_property
+    def panels(self) -> int:
+        return self.binding.graph.type_of(self.weight).shape[0]
+
+    @cached_property
+    def lanes(self) -> int:
+        return self.binding.lanes(self.dtype)
+
+    @cached_property
+    def matrices(self) -> Transforms:
+        return transforms(self.op.tile)
+
+    @cached_property
+    def side(self) -> int:
+        """Places of a transformed tile along an axis."""
+        return self.op.tile + TAPS - 1
+
+    @cached_property
+    def counts(self) -> tuple[int, int]:
+        """Tiles down and across."""
+        down, across = (-(-n // self.op.tile) for n in self.shape[2:4])
+        return down, across
+
+    @cached_property
+    def tiles(self) -> int:
+        """Tiles of the whole batch."""
+        return self.shape[0] * prod(self.counts)
+
+    @cached_property
+    def blocking(self) -> Blocking:
+        n, _, height, width, _ = self.shape
+        depth = self.read[1] * self.read[-1]
+        conv = Convolution3x3(n, depth, self.channels, height, width)
+        return self.given or winograd_blocking(
+            self.binding.target, self.dtype, conv, self.op.tile, self.panel
+        )
+
+    @cached_property
+    def transformed(self) -> Buffer:
+        """Transformed inputs: (slot, place, [C / b, tiles, b] in a row)."""
+        row = self.read[1] * self.blocking.tiles * self.read[-1] + _APART
+        shape = (self.blocking.slots, self.side**2, row)
+        return self.binding.local("transformed", shape, self.dtype, Space.SCRATCH)
+
+    @cached_property
+    def products(self) -> Buffer:
+        """Products of a block of tiles and a group of output channels."""
+        shape = (self.blocking.tiles, self.side**2, self.blocking.panels * self.panel)
+        return self.binding.local("products", shape, self.dtype, Space.STACK)
+
+    def lower(self) -> Lowered:
+        body = self._fused() if self.blocking.fused else self._apart()
+        tile = self.op.tile
+        rows = self.spans[0].length
+        note = f"winograd {tile}x{tile}, {rows}x{self.panel}, {self.blocking.tiles} tiles at a time"
+        return self.binding.finish(body, note)
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def _fused(self) -> ir.Block:
+        """Each task takes blocks of tiles through all steps, in a slot of its own."""
+        body: ir.Block = ()
+        task, number = self.binding.var("task"), self.binding.var("block")
+        channel, group = self.binding.var("c"), self.binding.var("g")
+        blocking = self.blocking
+        block = task * blocking.repeats + number
+        body = (
+            ir.For(channel, self.read[1], self._inputs(task, block, channel)),
+            ir.For(group, blocking.groups, self._outputs_of(task, block, group)),
+        )
+        if blocking.slots * blocking.repeats != blocking.blocks:
+            body = (ir.If(block < blocking.blocks, body),)
+        body = (ir.Alloc(self.products), ir.For(number, blocking.repeats, body))
+        return (ir.For(task, blocking.slots, body, LoopKind.PARALLEL),)
+
+    def _apart(self) -> ir.Block:
+        """First all inputs, then the products."""
+        block, channel, group = (self.binding.var(h) for h in ("block", "c", "g"))
+        count = self.blocking.blocks
+        first = self._inputs(block, block, channel)
+        last = (ir.Alloc(self.products), *self._outputs_of(block, block, group))
+        return (
+            *ir.loop_nest(((channel, self.read[1]), (block, count)), first, LoopKind.PARALLEL),
+            *ir.loop_nest(((group, self.blocking.groups), (block, count)), last, LoopKind.PARALLEL),
+        )
+
+    def _outputs_of(self, slot: Expr, block: Expr, group: Expr) -> ir.Block:
+        return self._products(slot, group) + self._outputs(block, group)
+
+    # -- tiles ------------------------------------------------------------------------------------
+
+    def _tile(
+        self, block: Expr, number: Expr, body: Callable[[Expr, Expr, Expr], ir.Block]
+    ) -> ir.Block:
+        """The body for tile `number` of a block, given its image, row and column."""
+        down, across = self.counts
+        whole = block * self.blocking.tiles + number
+        var = self.binding.var("tile")
+        image, row, column = (self.binding.var(h) for h in ("n", "row", "column"))
+        inside: ir.Block = (
+            ir.Let(image, var // (down * across)),
+            ir.Let(row, var // across % down),
+            ir.Let(column, var % across),
+            *body(image, row, column),
+        )
+        if self.blocking.blocks * self.blocking.tiles != self.tiles:
+            inside = (ir.If(var < self.tiles, inside),)
+        return (ir.Let(var, whole), *inside)
+
+    # -- inputs -----------------------------------------------------------------------------------
+
+    def _inputs(self, slot: Expr, block: Expr, channel: Expr) -> ir.Block:
+        """Transforms the inputs of a block of tiles, of one block of channels."""
+        number, lane = self.binding.var("t"), self.binding.var("v")
+        half = self.binding.local("half", (self.side, self.side), self.dtype, Space.STACK)
+
+        def tile(image: Expr, row: Expr, column: Expr) -> ir.Block:
+            body = (
+                ir.Alloc(half),
+                *self._read_tile(half, (image, channel), row, column, lane),
+                *self._write_tile(half, slot, channel, number, lane),
+            )
+            return (ir.For(lane, self.read[-1], body, LoopKind.VECTOR, self.lanes),)
+
+        return (ir.For(number, self.blocking.tiles, self._tile(block, number, tile)),)
+
+    def _read_tile(
+        self, half: Buffer, lead: Index, row: Expr, column: Expr, lane: ir.Var
+    ) -> ir.Block:
+        """Transforms the columns of a tile's inputs."""
+        read = reader(self.binding, self.source)
+        first = [i * self.op.tile - low for i, low in zip((row, column), self.op.low, strict=True)]
+        extents = self.read[2:4]
+        across = self.binding.var("j")
+        place = first[1] + across
+        direct = [read((*lead, first[0] + i, place, lane)) for i in range(self.side)]
+        fast: ir.Block = (ir.For(across, self.side, self._column(half, direct, across)),)
+        conditions: list[list[Expr]] = []
+        for axis in range(2):
+            last = (self.counts[axis] - 1) * self.op.tile - self.op.low[axis] + self.side
+            tests: list[Expr] = []
+            if self.op.low[axis] > 0:
+                tests.append(first[axis] >= 0)
+            if last > extents[axis]:
+                tests.append(first[axis] <= extents[axis] - self.side)
+            conditions.append(tests)
+        if not any(conditions):
+            return fast
+        slow = self._read_border(half, lead, first, extents, lane)
+        if any(n < self.side for n in extents):
+            return slow
+        test, *others = [test for tests in conditions for test in tests]
+        for other in others:
+            test = test & other
+        return (ir.If(test, fast, slow),)
+
+    def _read_border(
+        self, half: Buffer, lead: Index, first: Sequence[Expr], extents: Shape, lane: ir.Var
+    ) -> ir.Block:
+        """The same where inputs may be missing: zeros."""
+        read = reader(self.binding, self.source)
+        line = self.binding.local("line", (self.side,), self.dtype, Space.STACK)
+        down, across = self.binding.var("i"), self.binding.var("j")
+        places = first[0] + down, first[1] + across
+        zero = ir.Const(0.0, self.dtype)
+        inside = [(p >= 0) & (p < n) for p, n in zip(places, extents, strict=True)]
+        load = (ir.Store(line, (down,), read((*lead, *places, lane))),)
+        nothing = (ir.Store(line, (down,), zero),)
+        rows = (ir.For(down, self.side, (ir.If(inside[0], load, nothing),)),)
+        values = [ir.Load(line, (ir.index(i),)) for i in range(self.side)]
+        clear = tuple(ir.Store(half, (ir.index(i), across), zero) for i in range(self.side))
+        column = (ir.If(inside[1], (*rows, *self._column(half, values, across)), clear),)
+        return (ir.Alloc(line), ir.For(across, self.side, column))
+
+    def _column(self, half: Buffer, values: Sequence[Expr], across: Expr) -> ir.Block:
+        return self._map(
+            self.matrices.data, values, lambda i, y: (ir.Store(half, (ir.index(i), across), y),)
+        )
+
+    def _write_tile(
+        self, half: Buffer, slot: Expr, channel: Expr, number: Expr, lane: Expr
+    ) -> ir.Block:
+        """Transforms the rows."""
+        down = self.binding.var("i")
+        values = [ir.Load(half, (down, ir.index(j))) for j in range(self.side)]
+        at = self._place(channel, number, lane)
+        body = self._map(
+            self.matrices.data,
+            values,
+            lambda j, y: (ir.Store(self.transformed, (slot, down * self.side + j, at), y),),
+        )
+        return (ir.For(down, self.side, body),)
+
+    def _place(self, channel: Expr, number: Expr, lane: Expr) -> Expr:
+        """Where a tile is in a row of transformed inputs."""
+        return (channel * self.blocking.tiles + number) * self.read[-1] + lane
+
+    def _map(
+        self, matrix: Matrix, values: Sequence[Expr], write: Callable[[int, Expr], ir.Block]
+    ) -> ir.Block:
+        """A matrix times values, each result written."""
+        elements = self.binding.elements()
+        named = [elements.name(x, "x") for x in values]
+        results = linear_map(elements, matrix, named)
+        body = elements.take_block()
+        for i, y in enumerate(results):
+            body += write(i, y)
+        return body
+
+    # -- products ---------------------------------------------------------------------------------
+
+    def _products(self, slot: Expr, group: Expr) -> ir.Block:
+        """Products of a block of tiles and a group of output channels."""
+        place, number = self.binding.var("p"), self.binding.var("panel")
+        panel = group * self.blocking.panels + number
+        body: ir.Block = ()
+        for span in self.spans:
+            index = self.binding.var("t")
+            first = index * span.length + span.start
+            tile = self._register_tile(slot, place, panel, number, first, span.length)
+            body += (ir.For(index, span.count, tile),)
+        if self.blocking.groups * self.blocking.panels != self.panels:
+            body = (ir.If(panel < self.panels, body),)
+        nest = ((place, self.side**2), (number, self.blocking.panels))
+        return ir.loop_nest(nest, body)
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """A block of tiles in register tiles whose heights differ by at most one."""
+        vectors = -(-self.panel // self.lanes)
+        count = -(-self.blocking.tiles // most_rows(self.binding.target, vectors))
+        height, more = divmod(self.blocking.tiles, count)
+        spans = [Span(0, height + 1, more)] if more else []
+        return [*spans, Span(more * (height + 1), height, count - more)]
+
+    def _register_tile(
+        self, slot: Expr, place: Expr, panel: Expr, number: Expr, first: Expr, length: int
+    ) -> ir.Block:
+        """The products of some tiles and a panel of output channels."""
+        lane, row = self.binding.var("v"), self.binding.var("m")
+        columns = Columns(self.panel, self.lanes, self.dtype)
+        sums = self.binding.local("sums", (length, self.panel), self.dtype, Space.REGISTER)
+        block = self.read[-1]
+        unrolled = gcd(block, _UNROLLED)
+        channel, part, inner = (self.binding.var(h) for h in ("c", "c", "c"))
+        within = part * unrolled + inner
+        x = ir.Load(self.transformed, (slot, place, self._place(channel, first + row, within)))
+        u = self.binding.inputs[self.weight]
+        depth = channel * block + within
+        vectors: dict[int, Expr] = {
+            c: ir.Load(u, (panel, place, depth, lane + c)) for c, _ in columns.parts
+        }
+        step = outer_product(sums, [(row, length)], columns, lane, x, vectors)
+        step = (ir.For(inner, unrolled, step, LoopKind.UNROLLED),)
+        keep: dict[int, ir.Block] = {
+            c: (
+                ir.Store(
+                    self.products,
+                    (first + row, place, number * self.panel + (lane + c)),
+                    ir.Load(sums, (row, lane + c)),
+                ),
+            )
+            for c, _ in columns.parts
+        }
+        return (
+            *clear(sums, length, columns, row, lane),
+            *ir.loop_nest(((channel, self.read[1]), (part, block // unrolled)), step),
+            ir.For(row, length, columns.each(lane, keep), LoopKind.UNROLLED),
+        )
+
+    # -- outputs ----------------------------------------------------------------------------------
+
+    def _outputs(self, block: Expr, group: Expr) -> ir.Block:
+        """Transforms the products of a block of tiles, and stores the results."""
+        number, vector, lane = (self.binding.var(h) for h in ("t", "k", "v"))
+        width = self.blocking.panels * self.panel
+        wide = gcd(self.shape[-1], width)
+        half = self.binding.local("half", (self.op.tile, self.side), self.dtype, Space.STACK)
+        channel = group * width + vector * wide
+
+        def tile(image: Expr, row: Expr, column: Expr) -> ir.Block:
+            body = (
+                ir.Alloc(half),
+                *self._read_products(half, number, vector * wide + lane),
+                *self._write_results(half, image, channel, lane, (row, column)),
+            )
+            body = (ir.For(lane, wide, body, LoopKind.VECTOR, self.lanes),)
+            if self.blocking.groups * width != self.channels:
+                body = (ir.If(channel < self.channels, body),)
+            return (ir.For(vector, width // wide, body),)
+
+        return (ir.For(number, self.blocking.tiles, self._tile(block, number, tile)),)
+
+    def _read_products(self, half: Buffer, number: Expr, column: Expr) -> ir.Block:
+        across = self.binding.var("j")
+        values = [
+            ir.Load(self.products, (number, across + i * self.side, column))
+            for i in range(self.side)
+        ]
+        body = self._map(
+            self.matrices.inverse, values, lambda i, y: (ir.Store(half, (ir.index(i), across), y),)
+        )
+        return (ir.For(across, self.side, body),)
+
+    def _write_results(
+        self, half: Buffer, image: Expr, channel: Expr, lane: Expr, tile: Sequence[Expr]
+    ) -> ir.Block:
+        down = self.binding.var("i")
+        values = [ir.Load(half, (down, ir.index(j))) for j in range(self.side)]
+        row, column = tile[0] * self.op.tile + down, tile[1] * self.op.tile
+        size = self.shape[-1]
+
+        def write(j: int, y: Expr) -> ir.Block:
+            index = (image, channel // size, row, column + j, channel % size + lane)
+            body = store_results(self.binding, {self.result: y}, index)
+            if j and self.counts[1] * self.op.tile != self.shape[3]:
+                return (ir.If(column + j < self.shape[3], body),)
+            return body
+
+        body = self._map(self.matrices.inverse, values, write)
+        if self.counts[0] * self.op.tile != self.shape[2]:
+            body = (ir.If(row < self.shape[2], body),)
+        return (ir.For(down, self.op.tile, body),)
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+def lower_winograd_weight(graph: Graph, group: Group, target: Target) -> Lowered:
+    """The kernel of WinogradWeight."""
+    assert group.anchor is not None
+    return Weights(Binding(graph, group, target), Value(group.anchor)).lower()
+
+
+@dataclass
+class Weights:
+    """The transform of one weight.
+
+    Arguments:
+        binding: the group.
+        result: the transformed weight.
+    """
+
+    binding: Binding
+    result: Value
+
+    @cached_property
+    def op(self) -> WinogradWeight:
+        op = self.binding.graph.node(self.result.node).op
+        assert isinstance(op, WinogradWeight)
+        return op
+
+    def lower(self) -> Lowered:
+        (source,) = self.binding.graph.inputs_of(self.result.node)
+        weight = self.binding.graph.type_of(source).shape
+        channels = weight[1] if self.op.transposed else weight[0]
+        body: ir.Block = ()
+        for span in panels(channels, self.op.panel):
+            body += self._panels(source, span)
+        return self.binding.finish(body, f"winograd weights {self.op.tile}x{self.op.tile}")
+
+    def _panels(self, source: Value, span: Span) -> ir.Block:
+        """Panels of `span.length` channels, zeros behind them."""
+        binding, op = self.binding, self.op
+        result = binding.outputs[self.result]
+        number, depth, lane = (binding.var(h) for h in ("panel", "c", "v"))
+        panel = number + span.start // op.panel
+        side = op.tile + TAPS - 1
+        matrix = transforms(op.tile).filter
+        half = binding.local("half", (side, TAPS), result.dtype, Space.STACK)
+        across, down, place = binding.var("j"), binding.var("i"), binding.var("p")
+        read = reader(binding, source)
+        channel = panel * op.panel + lane
+
+        def tap(i: Expr, j: Expr) -> Expr:
+            if op.transposed:
+                return read((depth, channel, TAPS - 1 - i, TAPS - 1 - j))
+            return read((channel, depth, i, j))
+
+        elements = binding.elements()
+        column = [elements.name(tap(ir.index(i), across), "g") for i in range(TAPS)]
+        ys = linear_map(elements, matrix, column)
+        first = elements.take_block()
+        first += tuple(ir.Store(half, (ir.index(i), across), y) for i, y in enumerate(ys))
+        row = [elements.name(ir.Load(half, (down, ir.index(j))), "g") for j in range(TAPS)]
+        us = linear_map(elements, matrix, row)
+        last = elements.take_block()
+        last += tuple(
+            ir.Store(result, (panel, down * side + j, depth, lane), u) for j, u in enumerate(us)
+        )
+        body: ir.Block = (
+            ir.Alloc(half),
+            ir.For(across, TAPS, first),
+            ir.For(down, side, last),
+        )
+        # As wide as a panel: lines of memory are written as a whole.
+        body = (ir.For(lane, span.length, body, LoopKind.VECTOR, op.panel),)
+        fill = op.panel - span.length
+        if fill:
+            zero = ir.Const(0.0, result.dtype)
+            store = ir.Store(result, (panel, place, depth, lane + span.length), zero)
+            zeros = (ir.For(lane, fill, (store,), LoopKind.VECTOR, fill),)
+            body += (ir.For(place, side**2, zeros),)
+        nest = ((number, span.count), (depth, result.shape[2]))
+        return ir.loop_nest(nest, body, LoopKind.PARALLEL)

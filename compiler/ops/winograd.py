@@ -1,0 +1,149 @@
+"""Convolutions of 3x3 weights by fewer products: Winograd's minimal filtering F(2x2) and F(4x4).
+
+Tiles of m x m outputs (m = 2 or 4) are transforms of products, place by place, of transformed
+weights and transformed tiles of (m + 2) x (m + 2) inputs (A. Lavin and S. Gray, Fast Algorithms for
+Convolutional Neural Networks, 2015, section 4.1; the matrices are in `toom_cook.py`). That is 2.25
+or 4 times fewer products than direct convolution takes.
+
+A NaN or an infinity in the input reaches all outputs of the tiles that read it.
+
+The pass `compiler/passes/winograd.py` puts these operations in the place of blocked convolutions
+where they pay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..errors import ShapeError
+from ..types import Array, DType, Shape, TensorType
+from .base import Op
+from .blocked import Block, blocked, plain, plain_shape
+from .conv import Conv, ConvInputGradient
+from .linear import in_double
+from .toom_cook import TAPS, as_array, transforms
+
+
+@dataclass(frozen=True)
+class WinogradWeight(Op):
+    """A weight (K, C, 3, 3) transformed and packed, as (panels, (tile + 2) ** 2, C, panel).
+
+    Neighbouring output channels lie side by side in panels, zeros behind the last.
+
+    Arguments:
+        tile: outputs along each axis of a tile, 2 or 4.
+        panel: output channels side by side.
+        transposed: for the transpose of the convolution by x: the weight is flipped, its output
+            channels are C.
+    """
+
+    tile: int
+    panel: int
+    transposed: bool = False
+    differentiable: ClassVar[bool] = False
+
+    @property
+    def products(self) -> int:
+        """Number of products in a tile, for a pair of channels."""
+        return (self.tile + TAPS - 1) ** 2
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        (w,) = inputs
+        if w.rank != 4 or w.shape[2:] != (TAPS, TAPS):
+            raise ShapeError(f"Winograd transforms weights (K, C, {TAPS}, {TAPS}), got {w}")
+        channels, depth = w.shape[:2]
+        if self.transposed:
+            channels, depth = depth, channels
+        return (w.with_shape((-(-channels // self.panel), self.products, depth, self.panel)),)
+
+    def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
+        (w,) = inputs
+        g = in_double(w)
+        if self.transposed:
+            g = g.swapaxes(0, 1)[:, :, ::-1, ::-1]
+        matrix = as_array(transforms(self.tile).filter)
+        with np.errstate(all="ignore"):
+            u = np.einsum("ia,kcab,jb->kcij", matrix, g, matrix)
+        u = np.pad(u, ((0, -u.shape[0] % self.panel), *((0, 0),) * 3))
+        u = u.reshape(-1, self.panel, u.shape[1], self.products)
+        return (np.ascontiguousarray(u.transpose(0, 3, 2, 1)).astype(w.dtype),)
+
+
+@dataclass(frozen=True)
+class WinogradConv(Op):
+    """A convolution, or its transpose by x, of a value in blocks of channels.
+
+    Inputs are x (N, C / b, H, W, b) and the weight as `WinogradWeight` gives it; the output is in
+    blocks of `block`.
+
+    Arguments:
+        convolution: what it computes: stride 1, dilation 1, one group.
+        weight: shape of the weight before it was transformed.
+        block: channels in a block of the output.
+        tile: outputs along each axis of a tile, 2 or 4.
+    """
+
+    convolution: Conv | ConvInputGradient
+    weight: tuple[int, ...]
+    block: int
+    tile: int
+    arity: ClassVar[tuple[int, int | None]] = (2, 2)
+    differentiable: ClassVar[bool] = False
+
+    @property
+    def low(self) -> tuple[int, ...]:
+        """Zeros before the first input along each axis; less than 0 leaves inputs out."""
+        before = (low for low, _ in self.convolution.padding)
+        if isinstance(self.convolution, ConvInputGradient):
+            return tuple(TAPS - 1 - low for low in before)
+        return tuple(before)
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        x, u = inputs
+        op, weight = self.convolution, u.with_shape(self.weight)
+        if (op.stride, op.dilation, op.groups) != ((1, 1), (1, 1), 1):
+            raise ShapeError(f"{op} is not a convolution of stride 1, dilation 1 and one group")
+        (expected,) = winograd_weight(op, self.tile, u.shape[-1]).infer(weight)
+        if expected != u:
+            raise ShapeError(f"weight {weight} is transformed as {expected}, got {u}")
+        (y,) = op.infer(x.with_shape(plain_shape(x.shape)), weight)
+        return Block(self.block).infer(y)
+
+    def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
+        x, u = plain(inputs[0]), in_double(inputs[1])
+        (y,) = self.infer(*(TensorType(a.shape, DType.of(a.dtype)) for a in inputs))
+        n, k, *extents = plain_shape(y.shape)
+        matrices = transforms(self.tile)
+        data, inverse = as_array(matrices.data), as_array(matrices.inverse)
+        tiles = self._tiles(in_double(x), tuple(extents))
+        with np.errstate(all="ignore"):
+            v = np.einsum("ia,ncyxab,jb->ijncyx", data, tiles, data)
+            v = v.reshape(-1, *v.shape[2:])
+            m = np.einsum("pncyx,qpck->pnqkyx", v, u)
+            m = m.reshape(len(data), len(data), n, -1, *m.shape[4:])[:, :, :, :k]
+            parts = np.einsum("ia,abnkyx,jb->nkyixj", inverse, m, inverse)
+        _, _, down, _, across, _ = parts.shape
+        whole = parts.reshape(n, k, down * self.tile, across * self.tile)
+        whole = whole[:, :, : extents[0], : extents[1]].astype(x.dtype)
+        return (blocked(whole, self.block),)
+
+    def _tiles(self, x: Array, extents: Shape) -> Array:
+        """The inputs of each tile: (N, C, tiles down, tiles across, tile + 2, tile + 2)."""
+        size = self.tile + TAPS - 1
+        counts = [-(-n // self.tile) for n in extents]
+        padding = []
+        for axis, low in enumerate(self.low):
+            behind = counts[axis] * self.tile + TAPS - 1 - low - x.shape[2 + axis]
+            padding.append((max(low, 0), max(behind, 0)))
+        whole = np.pad(x, ((0, 0), (0, 0), *padding))
+        whole = whole[:, :, max(-self.low[0], 0) :, max(-self.low[1], 0) :]
+        windows = np.lib.stride_tricks.sliding_window_view(whole, (size, size), (2, 3))
+        return windows[:, :, :: self.tile, :: self.tile][:, :, : counts[0], : counts[1]]
+
+
+def winograd_weight(op: Conv | ConvInputGradient, tile: int, panel: int) -> WinogradWeight:
+    """How the weight of a convolution is transformed and packed."""
+    return WinogradWeight(tile, panel, isinstance(op, ConvInputGradient))

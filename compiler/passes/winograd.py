@@ -1,0 +1,84 @@
+"""Blocked 3x3 convolutions of stride 1 become Winograd convolutions where that costs less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..cost_model import Convolution3x3, cheapest
+from ..graph import Graph, Node, Value
+from ..llvm.target import Target
+from ..ops.base import apply
+from ..ops.blocked import BlockedConv, PackWeight, plain_shape
+from ..ops.leaf import Constant, State
+from ..ops.toom_cook import TAPS
+from ..ops.winograd import WinogradConv, winograd_weight
+from ..rewrite import Rewriter, rewrite
+from ..tensor import Tensor
+from .base import Pass
+
+
+@dataclass(frozen=True)
+class Winograd(Pass):
+    """Replaces `BlockedConv` of a `PackWeight` by `WinogradConv` of a `WinogradWeight`.
+
+    Arguments:
+        target: the machine, whose costs are counted.
+        tile: outputs along an axis of a tile, 2 or 4, for all convolutions that can be done so; by
+            default whatever is cheapest, which may be the direct convolution.
+    """
+
+    target: Target
+    tile: int | None = None
+
+    def apply(self, graph: Graph) -> Graph:
+        def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
+            if not isinstance(node.op, BlockedConv) or not _is_possible(node.op):
+                return None
+            x, packed = rewriter.inputs(node)
+            producer = rewriter.new.producer(packed.value)
+            tile = self.tile or self._tile(rewriter, node, node.op, x)
+            if not tile or not isinstance(producer.op, PackWeight):
+                return None
+            (weight,) = rewriter.new.inputs_of(producer.name)
+            panel = 2 * self.target.lanes(x.dtype)
+            transform = winograd_weight(node.op.convolution, tile, panel)
+            with rewriter.new.scope(prefix=producer.name, origins=producer.origins):
+                u = apply(transform, rewriter.new.tensor(weight))
+            op = WinogradConv(node.op.convolution, node.op.weight, node.op.block, tile)
+            return [apply(op, x, u)]
+
+        return rewrite(rewrite(graph, rule))  # once more, without weights that nobody reads now
+
+    def _tile(self, rewriter: Rewriter, node: Node, op: BlockedConv, x: Tensor) -> int:
+        """The best tile; 0 if direct convolution is best."""
+        y = plain_shape(node.types[0].shape)
+        weight = rewriter.old.inputs_of(rewriter.old.inputs_of(node.name)[1].node)[0]
+        shape = Convolution3x3(
+            batch=y[0],
+            depth=plain_shape(x.shape)[1],
+            channels=y[1],
+            height=y[2],
+            width=y[3],
+            prepared=not rewriter.old.updates and _is_known(rewriter.old, weight),
+        )
+        return cheapest(self.target, x.dtype, shape).tile
+
+
+def _is_possible(op: BlockedConv) -> bool:
+    """Whether it is a 3x3 convolution of stride 1, dilation 1 and one group."""
+    conv = op.convolution
+    return op.weight[2:] == (TAPS, TAPS) and (conv.stride, conv.dilation, conv.groups) == (
+        (1, 1),
+        (1, 1),
+        1,
+    )
+
+
+def _is_known(graph: Graph, value: Value) -> bool:
+    """Whether a value follows from parameters alone: it is prepared when they are loaded."""
+    node = graph.producer(value)
+    inputs = graph.inputs_of(node.name)
+    return isinstance(node.op, State | Constant) or (
+        bool(inputs) and all(_is_known(graph, v) for v in inputs)
+    )
