@@ -65,9 +65,7 @@ class Window:
 
     def along(self, axes: slice) -> Window:
         """The window along some of the axes."""
-        return Window(
-            self.kernel[axes], self.stride[axes], self.padding[axes], self.dilation[axes]
-        )
+        return Window(self.kernel[axes], self.stride[axes], self.padding[axes], self.dilation[axes])
 
     def check(self) -> None:
         """
