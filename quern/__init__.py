@@ -45,6 +45,7 @@ _EXPORTS: dict[str, str] = {
     "optim": ".optim:",
     "profile": ".runtime.profile:profile",
     "spec": ".frontends.nn.trace",
+    "surgery": ".frontends.surgery:",
     "to_networkx": ".frontends.networkx",
     "to_onnx": ".frontends.onnx",
     "trace": ".frontends.nn.trace",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from .compiler.graph import Graph as Graph
     from .compiler.types import DType as DType
     from .compiler.types import TensorType as TensorType
+    from .frontends import surgery as surgery
     from .frontends import zoo as zoo
     from .frontends.compile import compile as compile
     from .frontends.compile import draw as draw
