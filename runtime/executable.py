@@ -68,9 +68,14 @@ class Executable:
         self._lock = threading.Lock()
         self._arena = aligned_empty(self.program.arena_bytes)
         self.state = self._initial_state(image.source.graph.data if state is None else state, share)
-        self._constants = {k: aligned_copy(v) for k, v in image.constants.items()}
-        if any(name not in self._constants for name in self._constant_names()):
+        self._constants = {k: _aligned(v) for k, v in image.constants.items()}
+        if any(name not in self._constants for name in self._constant_bytes()):
             self._prepare()
+        for name, nbytes in self._constant_bytes().items():
+            if self._constants[name].nbytes != nbytes:
+                raise InputError(
+                    f"constant {name} has {self._constants[name].nbytes} bytes, expected {nbytes}"
+                )
         self._missing = image.target.missing
         if not self._missing:  # else it can still be saved
             self._library = load(list(image.objects.values()))
@@ -230,8 +235,8 @@ class Executable:
         with self._lock:
             self._prepare()
 
-    def _constant_names(self) -> set[str]:
-        return {s.name for s in self.program.slots if s.kind is SlotKind.CONSTANT}
+    def _constant_bytes(self) -> dict[str, int]:
+        return {s.name: s.nbytes for s in self.program.slots if s.kind is SlotKind.CONSTANT}
 
     def _prepare(self) -> None:
         """Computes the constants that follow from the state, such as weights with folded norms."""
@@ -343,6 +348,12 @@ def aligned_empty(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     raw = np.empty(nbytes + _ALIGN, np.uint8)
     start = -address(raw) % _ALIGN
     return raw[start : start + nbytes]
+
+
+def _aligned(array: Array) -> Array:
+    """The array itself if kernels can use it well, else a copy."""
+    usable = array.flags.carray and array.dtype.isnative and address(array) % _ALIGN == 0
+    return array if usable else aligned_copy(array)
 
 
 def aligned_copy(array: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from ..compiler.errors import ArtifactError, QuernError
@@ -183,12 +184,17 @@ def _call_from_json(
     reads: list[str],
     writes: list[str],
 ) -> KernelCall:
-    types = (tuple(map(TensorType.parse, texts)) for texts in (reads, writes))
+    types = (tuple(map(_parsed, texts)) for texts in (reads, writes))
     places = tuple(slots)
     return KernelCall(
         name, tuple(nodes), phase, note, places, flops, nbytes, tuple(origins), *types
     )
 
 
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> TensorType:
+    return TensorType.parse(text)
+
+
 def _types(pairs: Any) -> tuple[tuple[str, TensorType], ...]:
-    return tuple((name, TensorType.parse(text)) for name, text in pairs)
+    return tuple((name, _parsed(text)) for name, text in pairs)

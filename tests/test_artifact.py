@@ -21,6 +21,7 @@ from quern.compiler.tensor import Tensor
 from quern.compiler.training import build_training_step
 from quern.compiler.types import Array
 from quern.runtime import artifact
+from quern.runtime.archive import Archive
 
 Parts = dict[str, bytes]
 
@@ -64,9 +65,9 @@ def recompiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     compile_anew = artifact._recompiled
 
-    def spy(parts: Parts, state: dict[str, Array], name: Path) -> object:
-        names.append(name.name)
-        return compile_anew(parts, state, name)
+    def spy(archive: Archive, state: dict[str, Array]) -> object:
+        names.append(archive.path.name)
+        return compile_anew(archive, state)
 
     monkeypatch.setattr(artifact, "_recompiled", spy)
     return names
@@ -271,7 +272,7 @@ def test_no_file_and_a_folder(tmp_path: Path) -> None:
         ({"manifest.json": b"[" * 100_000}, "is not JSON"),
         ({"manifest.json": b'{"format": "other"}'}, "not a quern file"),
         ({"manifest.json": b'{"format": "quern", "version": 99}'}, "has version 99"),
-        ({"manifest.json": b'{"format": "quern", "version": 1}'}, "state.safetensors is missing"),
+        ({"manifest.json": b'{"format": "quern", "version": 2}'}, "state.safetensors is missing"),
     ],
 )
 def test_zips_of_another_kind(tmp_path: Path, parts: Parts, told: str) -> None:
