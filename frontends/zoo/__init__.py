@@ -10,9 +10,10 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
+from ..convolutionalize import convolutionalize
 from .entry import ZooEntry
 
-__all__ = ["ZooEntry", "entries", "find"]
+__all__ = ["ZooEntry", "convolutionalize", "entries", "find"]
 
 _NO_FAMILY = "entry"
 
