@@ -29,10 +29,11 @@ from quern.compiler.loops.independence import prove_race_free
 from quern.compiler.loops.interpreter import interpret
 from quern.compiler.lower.binding import Binding, Lowered
 from quern.compiler.lower.winograd import Winograd as WinogradKernel
-from quern.compiler.ops.base import apply
+from quern.compiler.ops.base import apply, apply_all
 from quern.compiler.ops.blocked import Block, BlockedConv, PackWeight, Unblock, blocked, plain
 from quern.compiler.ops.conv import Conv, ConvInputGradient
 from quern.compiler.ops.pointwise import Relu
+from quern.compiler.ops.pool import MaxPool
 from quern.compiler.ops.toom_cook import TAPS, Matrix, transforms
 from quern.compiler.ops.winograd import WinogradConv, WinogradWeight, winograd_weight
 from quern.compiler.passes.partition import partition
@@ -141,6 +142,22 @@ def test_kernels_agree(
     x = blocked(x, blocks[0]) if depth % blocks[0] == 0 else blocked(x, 1)
     (y,) = op.evaluate(x, u)
     check(relu_of_sum(op, True), x, u, numbers(y.shape, 3), rtol=1e-4, atol=1e-5, whole=False)
+
+
+@pytest.mark.parametrize("position", [False, True])
+@pytest.mark.parametrize(("tile", "extents"), [(2, (5, 4)), (4, (9, 6)), (4, (8, 11))])
+def test_a_pool_is_done_in_the_same_kernel(tile: int, extents: Shape, position: bool) -> None:
+    w = numbers((24, 16, 3, 3), 2)
+    op, u = winograd(convolution(), w, tile, 8)
+    pool = MaxPool((2, 2, 1), (2, 2, 1), ((0, 0),) * 3, (1, 1, 1))
+
+    def function(x: Tensor, u: Tensor, residual: Tensor) -> tuple[Tensor, ...]:
+        y, where = apply_all(pool, apply(Relu(), apply(op, x, u) + residual))
+        return (y * 2.0, where) if position else (y * 2.0,)
+
+    x, residual = numbers((2, 2, *extents, 8), 1), numbers((2, 3, *extents, 8), 3)
+    (group,) = check(function, x, u, residual, rtol=1e-4, atol=1e-5, whole=False)
+    assert group.pool is not None
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -34,7 +34,9 @@ from .nest import lower_nest
 from .pool import lower_pool
 from .pool_gradient import lower_pool_gradient
 from .scatter import lower_scatter
-from .winograd import lower_winograd, lower_winograd_weight
+from .winograd import lower_winograd
+from .winograd_pool import lower_winograd_pool
+from .winograd_weight import lower_winograd_weight
 
 Family = Callable[[Graph, Group, Target], Lowered]
 
@@ -58,6 +60,13 @@ _FAMILIES: dict[type[Op], Family] = {
     WinogradWeight: lower_winograd_weight,
 }
 
+# With a max-pool behind them.
+_POOLED: dict[type[Op], Family] = {
+    Conv: lower_conv_pool,
+    BlockedConv: lower_conv_pool,
+    WinogradConv: lower_winograd_pool,
+}
+
 
 def lower(graph: Graph, group: Group, target: Target) -> Lowered:
     """The loop kernel of a group.
@@ -67,10 +76,8 @@ def lower(graph: Graph, group: Group, target: Target) -> Lowered:
     """
     if group.anchor is None:
         return lower_nest(graph, group, target)
-    if group.pool is not None:
-        return lower_conv_pool(graph, group, target)
     node = graph.node(group.anchor)
-    family = _FAMILIES.get(type(node.op))
+    family = (_FAMILIES if group.pool is None else _POOLED).get(type(node.op))
     if family is None:
         raise CompileError(f"{node.op.name} has no kernel").at(node.name, node.source)
     return family(graph, group, target)

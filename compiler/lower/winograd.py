@@ -1,4 +1,4 @@
-"""Winograd convolution of a value in blocks of channels, and the transform of its weights.
+"""Winograd convolution of a value in blocks of channels.
 
 Tiles of outputs are numbered over the whole batch, and taken some at a time (a *block* of tiles):
 
@@ -25,7 +25,7 @@ from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
 from ..ops.toom_cook import TAPS, Matrix, Transforms, transforms
-from ..ops.winograd import WinogradConv, WinogradWeight
+from ..ops.winograd import WinogradConv
 from ..passes.partition import Group
 from ..types import DType, Shape
 from .binding import Binding, Lowered
@@ -33,7 +33,7 @@ from .elements import Index
 from .epilogue import store_results
 from .linear_map import linear_map
 from .padding import reader
-from .tile import Columns, Span, clear, most_rows, outer_product, panels
+from .tile import Columns, Span, clear, most_rows, outer_product
 
 # Steps of a sum that are written out.
 _UNROLLED = 8
@@ -148,12 +148,16 @@ class Winograd:
         shape = (self.blocking.tiles, self.side**2, self.blocking.panels * self.panel)
         return self.binding.local("products", shape, self.dtype, Space.STACK)
 
+    @property
+    def note(self) -> str:
+        size = f"{self.op.tile}x{self.op.tile}"
+        rows = f"{self.spans[0].length}x{self.panel}"
+        return f"winograd {size}, {rows}, {self.blocking.tiles} tiles at a time"
+
     def lower(self) -> Lowered:
-        body = self._fused() if self.blocking.fused else self._apart()
-        tile = self.op.tile
-        rows = self.spans[0].length
-        note = f"winograd {tile}x{tile}, {rows}x{self.panel}, {self.blocking.tiles} tiles at a time"
-        return self.binding.finish(body, note)
+        return self.binding.finish(
+            self._fused() if self.blocking.fused else self._apart(), self.note
+        )
 
     # -- tasks ------------------------------------------------------------------------------------
 
@@ -382,7 +386,7 @@ class Winograd:
             body = (
                 ir.Alloc(half),
                 *self._read_products(half, number, vector * wide + lane),
-                *self._write_results(half, image, channel, lane, (row, column)),
+                *self.write_tile(half, image, channel, lane, (row, column)),
             )
             body = (ir.For(lane, wide, body, LoopKind.VECTOR, self.lanes),)
             if self.blocking.groups * width != self.channels:
@@ -402,9 +406,10 @@ class Winograd:
         )
         return (ir.For(across, self.side, body),)
 
-    def _write_results(
+    def write_tile(
         self, half: Buffer, image: Expr, channel: Expr, lane: Expr, tile: Sequence[Expr]
     ) -> ir.Block:
+        """Transforms the rows of a tile, and writes its results as far as they are needed."""
         down = self.binding.var("i")
         values = [ir.Load(half, (down, ir.index(j))) for j in range(self.side)]
         row, column = tile[0] * self.op.tile + down, tile[1] * self.op.tile
@@ -412,7 +417,7 @@ class Winograd:
 
         def write(j: int, y: Expr) -> ir.Block:
             index = (image, channel // size, row, column + j, channel % size + lane)
-            body = store_results(self.binding, {self.result: y}, index)
+            body = self.write(y, index, (down, ir.index(j)))
             if j and self.counts[1] * self.op.tile != self.shape[3]:
                 return (ir.If(column + j < self.shape[3], body),)
             return body
@@ -422,84 +427,6 @@ class Winograd:
             body = (ir.If(row < self.shape[2], body),)
         return (ir.For(down, self.op.tile, body),)
 
-
-# -- weights --------------------------------------------------------------------------------------
-
-
-def lower_winograd_weight(graph: Graph, group: Group, target: Target) -> Lowered:
-    """The kernel of WinogradWeight."""
-    assert group.anchor is not None
-    return Weights(Binding(graph, group, target), Value(group.anchor)).lower()
-
-
-@dataclass
-class Weights:
-    """The transform of one weight.
-
-    Arguments:
-        binding: the group.
-        result: the transformed weight.
-    """
-
-    binding: Binding
-    result: Value
-
-    @cached_property
-    def op(self) -> WinogradWeight:
-        op = self.binding.graph.node(self.result.node).op
-        assert isinstance(op, WinogradWeight)
-        return op
-
-    def lower(self) -> Lowered:
-        (source,) = self.binding.graph.inputs_of(self.result.node)
-        weight = self.binding.graph.type_of(source).shape
-        channels = weight[1] if self.op.transposed else weight[0]
-        body: ir.Block = ()
-        for span in panels(channels, self.op.panel):
-            body += self._panels(source, span)
-        return self.binding.finish(body, f"winograd weights {self.op.tile}x{self.op.tile}")
-
-    def _panels(self, source: Value, span: Span) -> ir.Block:
-        """Panels of `span.length` channels, zeros behind them."""
-        binding, op = self.binding, self.op
-        result = binding.outputs[self.result]
-        number, depth, lane = (binding.var(h) for h in ("panel", "c", "v"))
-        panel = number + span.start // op.panel
-        side = op.tile + TAPS - 1
-        matrix = transforms(op.tile).filter
-        half = binding.local("half", (side, TAPS), result.dtype, Space.STACK)
-        across, down, place = binding.var("j"), binding.var("i"), binding.var("p")
-        read = reader(binding, source)
-        channel = panel * op.panel + lane
-
-        def tap(i: Expr, j: Expr) -> Expr:
-            if op.transposed:
-                return read((depth, channel, TAPS - 1 - i, TAPS - 1 - j))
-            return read((channel, depth, i, j))
-
-        elements = binding.elements()
-        column = [elements.name(tap(ir.index(i), across), "g") for i in range(TAPS)]
-        ys = linear_map(elements, matrix, column)
-        first = elements.take_block()
-        first += tuple(ir.Store(half, (ir.index(i), across), y) for i, y in enumerate(ys))
-        row = [elements.name(ir.Load(half, (down, ir.index(j))), "g") for j in range(TAPS)]
-        us = linear_map(elements, matrix, row)
-        last = elements.take_block()
-        last += tuple(
-            ir.Store(result, (panel, down * side + j, depth, lane), u) for j, u in enumerate(us)
-        )
-        body: ir.Block = (
-            ir.Alloc(half),
-            ir.For(across, TAPS, first),
-            ir.For(down, side, last),
-        )
-        # As wide as a panel: lines of memory are written as a whole.
-        body = (ir.For(lane, span.length, body, LoopKind.VECTOR, op.panel),)
-        fill = op.panel - span.length
-        if fill:
-            zero = ir.Const(0.0, result.dtype)
-            store = ir.Store(result, (panel, place, depth, lane + span.length), zero)
-            zeros = (ir.For(lane, fill, (store,), LoopKind.VECTOR, fill),)
-            body += (ir.For(place, side**2, zeros),)
-        nest = ((number, span.count), (depth, result.shape[2]))
-        return ir.loop_nest(nest, body, LoopKind.PARALLEL)
+    def write(self, y: Expr, index: Index, place: Index) -> ir.Block:
+        """Writes the result at `index`, which is at `place` in its tile."""
+        return store_results(self.binding, {self.result: y}, index)

@@ -25,6 +25,7 @@ from .blocked import Block, blocked, plain, plain_shape
 from .conv import Conv, ConvInputGradient
 from .linear import in_double
 from .toom_cook import TAPS, as_array, transforms
+from .window import Window
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,17 @@ class WinogradConv(Op):
         if isinstance(self.convolution, ConvInputGradient):
             return tuple(TAPS - 1 - low for low in before)
         return tuple(before)
+
+    def holds(self, window: Window) -> bool:
+        """Whether each window over (H, W, block) lies inside of a tile."""
+        *kernel, last = window.kernel
+        return (
+            window.stride == window.kernel
+            and last == 1
+            and all(self.tile % n == 0 for n in kernel)
+            and set(window.dilation) == {1}
+            and not any(map(any, window.padding))
+        )
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         x, u = inputs

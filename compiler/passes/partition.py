@@ -149,6 +149,17 @@ class Group:
         return frozenset(self.nodes)
 
 
+def can_pool(op: Op, window: Window, spatial: Shape) -> bool:
+    """Whether an anchor's kernel can do the pooling of its result, of extents `spatial`, too."""
+    if isinstance(op, WinogradConv):
+        return op.holds(window)
+    if isinstance(op, BlockedConv):
+        if window.kernel[-1] > 1 or len(spatial) < 2:
+            return False
+        window, spatial = window.along(slice(-1)), spatial[:-1]
+    return isinstance(op, Conv | BlockedConv) and fits_stack(window, spatial)
+
+
 def fits_stack(window: Window, spatial: Shape) -> bool:
     """Whether pooling can follow the convolution that gives `spatial` in one kernel.
 
@@ -278,16 +289,11 @@ class _Partition:
             return False
         draft = self.drafts[self.home[x.node]]
         anchor = self.graph.node(draft.anchor) if draft.anchor else None
-        if anchor is None or not isinstance(anchor.op, Conv | BlockedConv) or draft.pool:
+        if anchor is None or draft.pool:
             return False
         if draft.phase is not node.phase or not self._private(draft, node.name):
             return False
-        window, spatial = pool.window, self.graph.type_of(x).shape[2:]
-        if isinstance(anchor.op, BlockedConv):
-            if window.kernel[-1] > 1 or len(spatial) < 2:
-                return False
-            window, spatial = window.along(slice(-1)), spatial[:-1]
-        if not fits_stack(window, spatial):
+        if not can_pool(anchor.op, pool.window, self.graph.type_of(x).shape[2:]):
             return False
         draft.pool = node.name
         draft.space = node.types[0].shape
