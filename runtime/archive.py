@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 
@@ -53,18 +53,21 @@ _DTYPES = {
 }
 _NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
 
-_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Part: TypeAlias = bytes | Mapping[str, Array]
+"""Contents of a part that is written: bytes, or the arrays of a `.safetensors` part."""
+
+_Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 # -- writing --------------------------------------------------------------------------------------
 
 
-def write(file: IO[bytes], parts: Mapping[str, bytes | Mapping[str, Array]]) -> None:
+def write(file: IO[bytes], parts: Mapping[str, Part]) -> None:
     """Writes a zip.
 
     Arguments:
         file: empty, to be read again at any place.
-        parts: contents by name: bytes, or arrays for a `.safetensors` part.
+        parts: contents by name.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, content in parts.items():
@@ -135,7 +138,10 @@ class Archive:
             with zipfile.ZipFile(path) as archive:
                 self._entries = {e.filename: e for e in archive.infolist()}
             self._map = np.memmap(path, np.uint8, "c")
-            self._bytes: _Bytes = np.asarray(self._map)
+            self._bytes: Part: TypeAlias = bytes | Mapping[str, Array]
+"""Contents of a part that is written: bytes, or the arrays of a `.safetensors` part."""
+
+_Bytes: TypeAlias = np.asarray(self._map)
         except FileNotFoundError:
             raise ArtifactError(f"{path} does not exist") from None
         except _UNREADABLE as error:

@@ -14,8 +14,8 @@ verifies and this machine can run them. Otherwise the graph is compiled anew: a 
 never runs the stranger's code.
 
 Arrays are used where they lie in the mapped file (`archive.py`): loading reads them once, for their
-checksums, and what no kernel reads, such as weights that a folded norm has replaced, takes no memory
-until somebody asks for the state.
+checksums, and what no kernel reads, such as weights that a folded norm has replaced, takes no
+memory until somebody asks for the state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..compiler.files import replacing
 from ..compiler.llvm.cache import ObjectCache
 from ..compiler.llvm.target import Target
 from ..compiler.types import Array
-from .archive import Archive, checksum, write
+from .archive import Archive, Part, checksum, write
 from .executable import Executable
 from .image import Image, StoredGraph
 from .program import program_from_json, program_to_json
@@ -66,7 +66,7 @@ def save(executable: Executable, path: str | Path) -> Path:
         "target": image.target.to_json(),
         "digest": ObjectCache().sign(_message(signed, checksum(constants), image.target)),
     }
-    parts = {
+    parts: dict[str, Part] = {
         "manifest.json": json.dumps(manifest, indent=1).encode(),
         **signed,
         STATE: executable.state,

@@ -155,11 +155,7 @@ def test_parts_that_are_not_there(path: Path, tmp_path: Path) -> None:
         Archive(path).read("y")
     with pytest.raises(ArtifactError, match="does not exist"):
         Archive(tmp_path / "none.zip")
-    with pytest.raises(ArtifactError, match="text.json is not JSON"):
-        write_text(path, b"{")
-        Archive(path).json("text.json")
-
-
-def write_text(path: Path, text: bytes) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("text.json", text)
+        archive.writestr("text.json", b"{")
+    with pytest.raises(ArtifactError, match=r"text\.json is not JSON"):
+        Archive(path).json("text.json")
