@@ -138,10 +138,7 @@ class Archive:
             with zipfile.ZipFile(path) as archive:
                 self._entries = {e.filename: e for e in archive.infolist()}
             self._map = np.memmap(path, np.uint8, "c")
-            self._bytes: Part: TypeAlias = bytes | Mapping[str, Array]
-"""Contents of a part that is written: bytes, or the arrays of a `.safetensors` part."""
-
-_Bytes: TypeAlias = np.asarray(self._map)
+            self._bytes: _Bytes = np.asarray(self._map)
         except FileNotFoundError:
             raise ArtifactError(f"{path} does not exist") from None
         except _UNREADABLE as error:
