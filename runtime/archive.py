@@ -98,7 +98,7 @@ def tensor_pieces(arrays: Mapping[str, Array]) -> Iterable[bytes | memoryview]:
     yield len(text).to_bytes(8, "little") + text
     for name in order:
         plain = np.ascontiguousarray(arrays[name], arrays[name].dtype.newbyteorder("<"))
-        yield memoryview(plain.reshape(-1).view(np.uint8))
+        yield plain.reshape(-1).view(np.uint8).data
 
 
 def checksum(arrays: Mapping[str, Array]) -> int:
@@ -223,7 +223,7 @@ class Archive:
         mapping = self._map._mmap  # type: ignore[attr-defined]
         for place in range(start, end, _CHUNK):
             until = min(place + _CHUNK, end)
-            found = zlib.crc32(self._bytes[place:until], found)
+            found = zlib.crc32(self._bytes[place:until].data, found)
             if hasattr(mmap, "MADV_DONTNEED"):
                 first = -(-place // mmap.PAGESIZE) * mmap.PAGESIZE
                 if until - first >= mmap.PAGESIZE:
