@@ -35,8 +35,8 @@ from .pool import lower_pool
 from .pool_gradient import lower_pool_gradient
 from .scatter import lower_scatter
 from .winograd import lower_winograd
+from .winograd_filter import lower_winograd_filter
 from .winograd_pool import lower_winograd_pool
-from .winograd_weight import lower_winograd_weight
 
 Family = Callable[[Graph, Group, Target], Lowered]
 
@@ -57,7 +57,7 @@ _FAMILIES: dict[type[Op], Family] = {
     MaxUnpool: lower_scatter,
     Concat: lower_concat,
     WinogradConv: lower_winograd,
-    WinogradWeight: lower_winograd_weight,
+    WinogradWeight: lower_winograd_filter,
 }
 
 # With a max-pool behind them.

@@ -18,7 +18,7 @@ from .padding import reader
 from .tile import Span, panels
 
 
-def lower_winograd_weight(graph: Graph, group: Group, target: Target) -> Lowered:
+def lower_winograd_filter(graph: Graph, group: Group, target: Target) -> Lowered:
     """The kernel of WinogradWeight."""
     assert group.anchor is not None
     return Weights(Binding(graph, group, target), Value(group.anchor)).lower()
