@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from ..llvm.target import Target
 from ..loops import ir
@@ -19,9 +20,15 @@ from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from .product import Product
 from .tile import VECTORS, Columns, Span, balanced, clear, most_rows, outer_product, panels
 
+T = TypeVar("T")
+
 # Bytes of a column's terms that are summed in registers, and of a row's sums in a task.
 _TERM_BYTES = 1024
 _SUM_BYTES = 1024
+# Rows are copied that are used for so many panels, unless all are near each other.
+_REUSED = 6
+_NEAR_BYTES = 32 * 1024
+_PAGE_BYTES = 4096
 # Rows of a task, and tasks that are enough for all threads.
 _ROWS = 48
 _TASKS = 16
@@ -79,8 +86,12 @@ class BlockedProduct:
 
     @cached_property
     def packs_left(self) -> bool:
-        """Whether the left operand is packed."""
-        return self.product.left_strides[1] > 1 and self.product.columns > self.width
+        """Whether tasks copy their rows, as these lie apart or across many pages."""
+        row, term = self.product.left_strides
+        size = self.product.dtype.size
+        apart = term > 1 and term * self.product.depth * size > _NEAR_BYTES
+        across = row * size >= _PAGE_BYTES
+        return (apart or across) and self.product.columns >= _REUSED * self.width
 
     def lower(self) -> ir.Block:
         """The loops."""
@@ -177,11 +188,17 @@ class Task:
 
     @cached_property
     def left(self) -> list[Buffer]:
-        """The left operand as [block][term][row], for each length of blocks, if it is packed."""
+        """The left operand by blocks, for each length of blocks, if it is packed.
+
+        In a block are terms of rows, or rows of terms, whichever lie side by side.
+        """
         if not self.whole.packs_left:
             return []
-        shapes = [(block.count, self.terms, block.length) for block in self.blocks]
+        shapes = [(b.count, *self._ordered(b.length, self.terms)) for b in self.blocks]
         return [self.product.local("left", shape, Space.STACK) for shape in shapes]
+
+    def _ordered(self, row: T, term: T) -> tuple[T, T]:
+        return (term, row) if self.product.left_strides[1] > 1 else (row, term)
 
     @cached_property
     def panel(self) -> Buffer | None:
@@ -234,12 +251,16 @@ class Task:
         """Copies some terms of all rows."""
         body: ir.Block = ()
         for kind, packed in enumerate(self.left):
-            count, _, length = packed.shape
+            block = self.blocks[kind]
             number, k, m = self.var("block"), self.var("k"), self.var("m")
             lets, x = self.product.left(self.first + (self._row(kind, number) + m), term + k)
-            store = (*lets, ir.Store(packed, (number, k, m), x))
-            copy = ir.For(m, length, store, LoopKind.VECTOR, length)
-            body += ir.loop_nest(((k, terms), (number, count)), (copy,))
+            store = (*lets, ir.Store(packed, (number, *self._ordered(m, k)), x))
+            if self.product.left_strides[1] > 1:
+                copy = ir.For(m, block.length, store, LoopKind.VECTOR, block.length)
+                body += ir.loop_nest(((k, terms), (number, block.count)), (copy,))
+            else:
+                copy = ir.For(k, terms, store, LoopKind.VECTOR, self.product.lanes)
+                body += ir.loop_nest(((number, block.count), (m, block.length)), (copy,))
         return body
 
     def _row(self, kind: int, number: Expr) -> Expr:
@@ -250,7 +271,7 @@ class Task:
     def _left(self, kind: int, number: Expr, m: Expr, term: Expr, k: Expr) -> tuple[ir.Block, Expr]:
         """An element of the left operand."""
         if self.left:
-            return (), ir.Load(self.left[kind], (number, k, m))
+            return (), ir.Load(self.left[kind], (number, *self._ordered(m, k)))
         return self.product.left(self.first + (self._row(kind, number) + m), term + k)
 
     def _right(self, term: Expr, k: Expr, column: Expr, lane: Expr) -> Expr:

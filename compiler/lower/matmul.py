@@ -22,6 +22,8 @@ def lower_matmul(graph: Graph, group: Group, target: Target) -> Lowered:
     product = Product(Binding(graph, group, target), Value(group.anchor))
     m, n = product.shape[-2:]
     size = f"product {m}x{product.depth}x{n}"
+    if 0 in product.shape:
+        return product.binding.finish((), size)
     for side in (product, product.swap) if m <= n else (product.swap, product):
         narrow = _narrow(side)
         if narrow is not None:
@@ -32,8 +34,8 @@ def lower_matmul(graph: Graph, group: Group, target: Target) -> Lowered:
 def _narrow(product: Product) -> tuple[ir.Block, str] | None:
     """The loops of a product of few rows, and what is to be said of them."""
     size = f"product {product.rows}x{product.depth}x{product.columns}"
-    if max(product.left_strides[1], product.right_strides[0]) <= 1:
-        if product.rows <= _DOT_ROWS and product.depth >= 4 * product.lanes:
+    if product.right_strides[0] <= 1 and product.depth >= 4 * product.lanes:
+        if product.rows <= _DOT_ROWS:
             return dots(product), f"{size}, dot products"
     if product.right_strides[1] <= 1 and product.rows <= _SWEPT_ROWS:
         return sweeps(product), f"{size}, sweeps"

@@ -21,62 +21,78 @@ _DOT_TERMS = 64
 # Rows of the matrix that pass at a time, and bytes of sums.
 _SWEEP = 8
 _SWEEP_BYTES = 16 * 1024
+_TASKS = 8
+# What is swept in one go, of a matrix that is larger than the caches.
+_STRIP_BYTES = 8 * 1024
+_LARGE_BYTES = 8 << 20
+# Rows so far apart are copied: they have the same place in the cache.
+_PAGE_BYTES = 4096
 
 
 def dots(product: Product) -> ir.Block:
-    """The loops of a product by dots."""
+    """The loops of a product by dots; terms lie side by side in the right operand."""
     rows, columns = _DOT_TILES.get(product.rows, _DOT_TILE)
-    body: ir.Block = ()
+    body, product = _near(product, _DOT_TERMS * product.lanes)
+    blocks = balanced(product.rows, rows)
     for span in balanced(product.columns, columns):
         column = product.binding.var("j")
         start = column * span.length + span.start
-        task = _dot_task(product, balanced(product.rows, rows), start, span.length)
+        task = _dot_task(product, blocks, start, span.length)
         nest = (*product.batch, (column, span.count))
         body += ir.loop_nest(nest, task, LoopKind.PARALLEL)
     return body
 
 
+def _near(product: Product, terms: int) -> tuple[ir.Block, Product]:
+    """A product whose rows are near each other, copied if they are not."""
+    row, term = product.left_strides
+    if product.rows > 1 and (term > 1 or row * product.dtype.size >= _PAGE_BYTES):
+        return product.with_copied_left(terms)
+    return (), product
+
+
 def _dot_task(product: Product, blocks: list[Span], column: Expr, columns: int) -> ir.Block:
     """The sums of all rows with some columns."""
-    var, lanes = product.binding.var, product.lanes
-    vectors = product.depth // lanes
-    if len(blocks) * blocks[0].count == 1 or vectors <= 2 * _DOT_TERMS:
+    vectors = product.depth // product.lanes
+    if sum(block.count for block in blocks) == 1 or vectors <= 2 * _DOT_TERMS:
         body: ir.Block = ()
         for block in blocks:
-            number, rows = var("i"), block.length
+            number, rows = product.binding.var("i"), block.length
             row = number * rows + block.start
-            tile = product.local("tile", (rows, columns, lanes), Space.REGISTER)
+            tile = product.local("tile", (rows, columns, product.lanes), Space.REGISTER)
             terms = _dot_terms(product, tile, row, rows, column, ir.index(0), vectors)
             terms += _dot_finish(product, tile, row, rows, column)
             body += (ir.For(number, block.count, terms),)
         return body
-    sums = product.local("sums", (product.rows, columns, lanes), Space.STACK)
-    i, j, v = var("m"), var("n"), var("v")
+    sums = product.local("sums", (product.rows, columns, product.lanes), Space.STACK)
+    i, j, v = (product.binding.var(h) for h in ("m", "n", "v"))
     clear = ir.Store(sums, (i, j, v), product.zero)
-    body = (
-        ir.Alloc(sums),
-        *ir.loop_nest(
-            ((i, product.rows), (j, columns)), (ir.For(v, lanes, (clear,), LoopKind.VECTOR, lanes),)
-        ),
-    )
-    for span in balanced(vectors, _DOT_TERMS):
-        chunk = var("chunk")
+    vector = ir.For(v, product.lanes, (clear,), LoopKind.VECTOR, product.lanes)
+    body = (ir.Alloc(sums), *ir.loop_nest(((i, product.rows), (j, columns)), (vector,)))
+    for span in panels(vectors, _DOT_TERMS):
+        chunk = product.binding.var("chunk")
+        start = (chunk * span.length + span.start) * product.lanes
         tiles: ir.Block = ()
         for block in blocks:
-            number = var("i")
-            row = number * block.length + block.start
-            tile = product.local("tile", (block.length, columns, lanes), Space.REGISTER)
-            start = (chunk * span.length + span.start) * lanes
-            terms = _dot_terms(product, tile, row, block.length, column, start, span.length)
-            m, n, v = var("m"), var("n"), var("v")
-            add = ir.Accumulate(sums, (row + m, n, v), ReduceOp.ADD, ir.Load(tile, (m, n, v)))
-            vector = ir.For(v, lanes, (add,), LoopKind.VECTOR, lanes)
-            nest = ((m, block.length), (n, columns))
-            terms += ir.loop_nest(nest, (vector,), LoopKind.UNROLLED)
-            tiles += (ir.For(number, block.count, terms),)
+            tiles += _dot_block(product, sums, block, column, start, span.length)
         body += (ir.For(chunk, span.count, tiles),)
-    i = var("i")
+    i = product.binding.var("i")
     return (*body, ir.For(i, product.rows, _dot_finish(product, sums, i, 1, column)))
+
+
+def _dot_block(
+    product: Product, sums: Buffer, block: Span, column: Expr, start: Expr, vectors: int
+) -> ir.Block:
+    """Adds some vectors of terms to the sums of some rows."""
+    var, (_, columns, lanes) = product.binding.var, sums.shape
+    number, m, n, v = var("i"), var("m"), var("n"), var("v")
+    row = number * block.length + block.start
+    tile = product.local("tile", (block.length, columns, lanes), Space.REGISTER)
+    terms = _dot_terms(product, tile, row, block.length, column, start, vectors)
+    add = ir.Accumulate(sums, (row + m, n, v), ReduceOp.ADD, ir.Load(tile, (m, n, v)))
+    vector = ir.For(v, lanes, (add,), LoopKind.VECTOR, lanes)
+    terms += ir.loop_nest(((m, block.length), (n, columns)), (vector,), LoopKind.UNROLLED)
+    return (ir.For(number, block.count, terms),)
 
 
 def _dot_terms(
@@ -136,18 +152,25 @@ def _dot_finish(product: Product, sums: Buffer, row: Expr, rows: int, column: Ex
 
 
 def sweeps(product: Product) -> ir.Block:
-    """The loops of a product by sweeps."""
-    most = max(1, _SWEEP_BYTES // (product.rows * product.dtype.size * product.lanes))
-    width = product.lanes * most
-    least = -(-product.columns // 8)
-    width = min(width, -(-least // (2 * product.lanes)) * 2 * product.lanes)
-    body: ir.Block = ()
+    """The loops of a product by sweeps; columns lie side by side in the right operand."""
+    width = _strip(product)
+    body, product = _near(product, _SWEEP)
     for span in panels(product.columns, width):
         strip = product.binding.var("strip")
         task = _sweep_task(product, strip * width + span.start, span.length)
         nest = (*product.batch, (strip, span.count))
         body += ir.loop_nest(nest, task, LoopKind.PARALLEL)
     return body
+
+
+def _strip(product: Product) -> int:
+    """Columns of a task: there should be several tasks, and long ways through memory."""
+    size, vector = product.dtype.size, product.lanes
+    least = -(-product.columns // _TASKS)
+    if product.columns * product.depth * size >= _LARGE_BYTES:
+        least = max(least, _STRIP_BYTES // size)
+    most = _SWEEP_BYTES // (product.rows * size)
+    return max(1, min(-(-least // vector), most // vector)) * vector
 
 
 def _sweep_task(product: Product, start: Expr, width: int) -> ir.Block:

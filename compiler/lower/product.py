@@ -8,12 +8,13 @@ from functools import cached_property
 
 from ..graph import Value
 from ..loops import ir
-from ..loops.ir import Buffer, Expr, Space
+from ..loops.ir import Buffer, Expr, LoopKind, Space
 from ..ops.movement import Slice, Transpose
 from ..types import DType, Shape
 from .binding import Binding
 from .elements import Elements, Index, broadcast_index
 from .epilogue import store_results
+from .tile import panels
 
 
 @dataclass
@@ -24,11 +25,13 @@ class Product:
         binding: the group.
         result: what it gives.
         swapped: whether rows and columns are exchanged: the same product of the transposes.
+        copied: the left operand as (*batch, chunk, row, term), if it has been copied.
     """
 
     binding: Binding
     result: Value
     swapped: bool = False
+    copied: Buffer | None = None
 
     @cached_property
     def swap(self) -> Product:
@@ -120,10 +123,32 @@ class Product:
         row, column = (s if n > 1 else 0 for s, n in zip(strides[-2:], shape[-2:], strict=True))
         return row, column
 
+    def with_copied_left(self, terms: int) -> tuple[ir.Block, Product]:
+        """The product with a left operand in chunks of terms, and how these get there."""
+        batch = zip(self.batch_of(0), self.shape[:-2], strict=True)
+        lead = tuple(1 if n == 1 else m for n, m in batch)
+        chunks = -(-self.depth // terms)
+        copied = self.local("left", (*lead, chunks, self.rows, terms), Space.SCRATCH)
+        loops = [(b, n) for (b, _), n in zip(self.batch, lead, strict=True)]
+        body: ir.Block = ()
+        for span in panels(self.depth, terms):
+            chunk, row, k = (self.binding.var(h) for h in ("chunk", "row", "k"))
+            number = chunk + span.start // terms
+            lets, x = self.left(row, number * terms + k)
+            store = (*lets, ir.Store(copied, (*self.batch_index(lead), number, row, k), x))
+            vector = ir.For(k, span.length, store, LoopKind.VECTOR, self.lanes)
+            nest = (*loops, (chunk, span.count), (row, self.rows))
+            body += ir.loop_nest(nest, (vector,), LoopKind.PARALLEL)
+        return body, replace(self, copied=copied)
+
     # -- elements ---------------------------------------------------------------------------------
 
     def left(self, row: Expr, k: Expr) -> tuple[ir.Block, Expr]:
         """An element of the left operand, and the statements it needs before."""
+        if self.copied is not None:
+            *lead, _, _, terms = self.copied.shape
+            index = (*self.batch_index(tuple(lead)), k // terms, row, k % terms)
+            return (), ir.Load(self.copied, index)
         return self._operand(0, row, k)
 
     def right(self, k: Expr, column: Expr) -> tuple[ir.Block, Expr]:
