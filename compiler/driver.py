@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from .loops.bounds import prove
 from .loops.ir import Kernel, walk
 from .loops.printer import print_kernel
 from .lower.lower import lower
+from .lower.signature import Signature
 from .ops.leaf import Constant
 from .passes.base import Pass
 from .passes.batchnorm import FoldBatchNorm
@@ -33,6 +34,7 @@ from .passes.snapshot import Snapshot
 from .plan import Placed, Planner
 from .printer import print_group
 from .report import Report
+from .routine import Routine
 
 
 @dataclass(frozen=True)
@@ -100,17 +102,36 @@ def prepare(graph: Graph, options: Options, report: Report) -> Prepared:
 
 
 def lower_groups(graph: Graph, options: Options, report: Report) -> list[Placed]:
-    """The kernels of an optimized graph, proved to stay inside their buffers."""
+    """The kernels of an optimized graph, proved to stay inside their buffers.
+
+    Groups of one signature have one kernel, which is named after the first.
+    """
     with report.stage("partition") as describe:
         groups = partition(graph)
         describe(f"{len(groups)} kernels")
     report.write("kernels", lambda: "\n\n".join(print_group(graph, g) for g in groups))
     with report.stage("lower") as describe:
-        placed = [Placed(g, lower(graph, g, options.target)) for g in groups]
-        describe(f"{sum(sum(1 for _ in walk(p.lowered.kernel.body)) for p in placed)} statements")
+        placed = _lowered(graph, groups, options.target)
+        routines = list(dict.fromkeys(p.routine for p in placed))
+        statements = sum(sum(1 for _ in walk(r.kernel.body)) for r in routines)
+        describe(f"{len(routines)} different ones, {statements} statements")
     with report.stage("prove bounds"):
-        for item in placed:
-            prove(item.lowered.kernel, item.accesses)
+        for routine in routines:
+            prove(routine.kernel, routine.accesses)
+    return placed
+
+
+def _lowered(graph: Graph, groups: Sequence[Group], target: Target) -> list[Placed]:
+    placed: list[Placed] = []
+    known: dict[Hashable, tuple[Signature, Placed]] = {}
+    for group in groups:
+        signature = Signature.of(graph, group)
+        if signature.key not in known:
+            lowered = lower(graph, group, target)
+            first = Placed(group, lowered, Routine(lowered.kernel))
+            known[signature.key] = signature, first
+        own, first = known[signature.key]
+        placed.append(Placed(group, own.renamed(first.lowered, signature), first.known))
     return placed
 
 
@@ -135,10 +156,8 @@ def compile_graph(
     with report.stage("plan") as describe:
         program = planner.run()
         describe(f"{program.arena_bytes / 1e6:.1f} MB between kernels")
-    kernels = {p.symbol: p.lowered.kernel for p in planner.kernels}
-    report.write(
-        "loops", lambda: "\n\n".join(print_kernel(p.lowered.kernel) for p in planner.kernels)
-    )
+    kernels = {p.routine.symbol: p.lowered.kernel for p in planner.kernels}
+    report.write("loops", lambda: "\n\n".join(print_kernel(k) for k in kernels.values()))
     objects = compile_kernels(kernels, options, report)
     known = [n.name for n in optimized.leaves(Constant) if n.name in optimized.data]
     image = Image(

@@ -9,8 +9,8 @@ from .errors import UsageError
 from .graph import Graph, Node
 from .llvm.codegen import assembly
 from .llvm.emit import emit
-from .loops.cost import cost
 from .loops.printer import print_kernel
+from .lower.lower import lower
 from .ops.leaf import Leaf
 from .ops.movement import Reshape
 from .passes.partition import Group
@@ -43,8 +43,9 @@ class Explanation:
         return "\n\n".join([self.verdict, *(self._kernel(p, llvm, asm) for p in self.kernels)])
 
     def _kernel(self, placed: Placed, llvm: bool, asm: bool) -> str:
-        kernel = placed.lowered.kernel
         assert placed.group is not None
+        # The kernel may be shared with other groups; lowered for this one it has its names.
+        kernel = lower(self.graph, placed.group, self.options.target).kernel
         parts = [
             f"{print_group(self.graph, placed.group)}\n{cost_text(placed)}",
             print_kernel(kernel),
@@ -94,7 +95,7 @@ def explain(graph: Graph, name: str, options: Options | None = None) -> Explanat
 
 def cost_text(placed: Placed) -> str:
     """`  does 1.2 MFLOP, reads 3.4 kB, writes 5.6 kB: 0.13 FLOP a byte; NOTE`"""
-    counted = cost(placed.lowered.kernel, placed.accesses)
+    counted = placed.routine.cost
     calls = f" and {si_text(counted.calls)}calls of exp and the like" if counted.calls else ""
     note = placed.lowered.kernel.note
     return (

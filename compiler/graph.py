@@ -104,6 +104,7 @@ class Graph:
     outputs: dict[str, Value] = field(default_factory=dict)
     updates: dict[str, Value] = field(default_factory=dict)
     data: dict[str, Array] = field(default_factory=dict)
+    _nodes: dict[str, Node] = field(default_factory=dict, repr=False)
     _inputs: dict[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
     _scope: Scope = field(default_factory=Scope, repr=False)
     _counters: dict[str, int] = field(default_factory=dict, repr=False)
@@ -138,15 +139,22 @@ class Graph:
 
     def add_node(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
         """A node as it is, its types taken on trust; its name must be free."""
-        if node.name in self.nx:
-            raise GraphError(f"there already is a node called {node.name}")
+        name = node.name
+        if name in self._nodes:
+            raise GraphError(f"there already is a node called {name}")
         for value in inputs:
             self.type_of(value)
-        self.nx.add_node(node.name, node=node)
+        self._nodes[name] = node
+        self._inputs[name] = tuple(inputs)
+        self.nx.add_node(name, node=node)
         for port, value in enumerate(inputs):
-            self.nx.add_edge(value.node, node.name, output_port=value.port, input_port=port)
-        self._inputs[node.name] = tuple(inputs)
-        return tuple(Value(node.name, port) for port in range(len(node.types)))
+            self.nx.add_edge(value.node, name, output_port=value.port, input_port=port)
+        return self.outputs_of(name)
+
+    def replace_node(self, node: Node) -> None:
+        """Another record, of other origins, for the node of that name."""
+        self._nodes[node.name] = node
+        self.nx.nodes[node.name]["node"] = node
 
     def apply(self, op: Op, *inputs: Tensor, name: str | None = None) -> tuple[Tensor, ...]:
         """`add` for symbolic tensors of this graph."""
@@ -211,7 +219,7 @@ class Graph:
         """`prefix.name`, with a number behind it when that is taken or reserved."""
         base = f"{prefix}.{name}" if prefix else name
         unique = base
-        while unique in self.nx or unique in self._reserved:
+        while unique in self._nodes or unique in self._reserved:
             self._counters[base] = self._counters.get(base, 0) + 1
             unique = f"{base}_{self._counters[base]}"
         return unique
@@ -221,11 +229,11 @@ class Graph:
     def __contains__(self, what: object) -> bool:
         """Whether there is a node of that name, or that value."""
         if isinstance(what, Value):
-            return what.node in self.nx and 0 <= what.port < len(self.node(what.node).types)
-        return what in self.nx
+            return what.node in self._nodes and 0 <= what.port < len(self.node(what.node).types)
+        return what in self._nodes
 
     def __len__(self) -> int:
-        return len(self.nx)
+        return len(self._nodes)
 
     def node(self, name: str) -> Node:
         """
@@ -233,15 +241,13 @@ class Graph:
             GraphError: when there is no node of that name.
         """
         try:
-            found: Node = self.nx.nodes[name]["node"]
+            return self._nodes[name]
         except KeyError:
             raise GraphError(f"there is no node called {name!r} in graph {self.name}") from None
-        return found
 
     def nodes(self) -> Iterator[Node]:
         """All nodes, each after the nodes it reads."""
-        for _, attributes in self.nx.nodes(data=True):
-            yield attributes["node"]
+        yield from self._nodes.values()
 
     def inputs_of(self, name: str) -> tuple[Value, ...]:
         """What a node reads, in order."""
@@ -249,7 +255,7 @@ class Graph:
 
     def outputs_of(self, name: str) -> tuple[Value, ...]:
         """The values a node gives."""
-        return tuple(Value(name, port) for port in range(len(self.node(name).types)))
+        return tuple([Value(name, port) for port in range(len(self.node(name).types))])
 
     def users_of(self, name: str) -> list[str]:
         """Names of the nodes that read any output of `name`, in order, each once."""

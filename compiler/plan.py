@@ -18,14 +18,11 @@ from functools import cached_property
 from ..runtime.program import Copy, KernelCall, Program, Slot, SlotKind, Step
 from .errors import CompileError
 from .graph import Graph, Value
-from .llvm.phases import distinct, phases_of, split, symbol_of
 from .loops import ir
-from .loops.access import Accesses, collect
-from .loops.cost import cost
-from .loops.sharing import shareable
 from .lower.binding import Lowered
 from .ops.leaf import Constant, Input, Leaf, State
 from .passes.partition import Group, storage
+from .routine import Routine
 from .types import TensorType
 
 _ALIGN = 64
@@ -39,28 +36,28 @@ class Placed:
     Arguments:
         group: the nodes it computes; None if it only copies.
         lowered: the kernel and its arguments.
+        known: what is known of the kernel, where other groups have the same one.
     """
 
     group: Group | None
     lowered: Lowered
+    known: Routine | None = None
 
     @cached_property
-    def accesses(self) -> Accesses:
-        """What the kernel reads and writes, and where."""
-        return collect(self.lowered.kernel)
+    def routine(self) -> Routine:
+        """The kernel and what follows from it."""
+        return self.known or Routine(self.lowered.kernel)
 
     @cached_property
     def shareable(self) -> frozenset[tuple[Value, Value]]:
         """Pairs (input, output) of the arguments that may be the same memory."""
-        kernel, arguments = self.lowered.kernel, self.lowered.arguments
-        values = dict(zip(kernel.parameters, arguments, strict=True))
-        pairs = shareable(kernel, self.accesses)
-        return frozenset((values[a], values[b]) for a, b in pairs)
+        values = self.lowered.arguments
+        return frozenset((values[a], values[b]) for a, b in self.routine.shareable)
 
-    @cached_property
-    def symbol(self) -> str:
-        """What the functions' names start with."""
-        return symbol_of(self.lowered.kernel)
+    @property
+    def name(self) -> str:
+        """What the kernel is called in this place."""
+        return self.group.name if self.group else self.lowered.kernel.name
 
 
 @dataclass
@@ -201,7 +198,7 @@ class Planner:
 
     def _scratch_blocks(self) -> list[list[_Block]]:
         return [
-            [_Block(f"{p.lowered.kernel.name}.{b.name}", b.nbytes, i, i) for b in scratch]
+            [_Block(f"{p.name}.{b.name}", b.nbytes, i, i) for b in scratch]
             for i, p in enumerate(self.kernels)
             for scratch in [p.lowered.kernel.scratch]
         ]
@@ -221,12 +218,11 @@ class Planner:
                 slots.setdefault(slot, len(slots))
             calls.append(self._call(placed, tuple(slots[s] for s in owned)))
             where = dict(zip((b.name for b in kernel.buffers), owned, strict=True))
-            bodies = split(kernel)
-            phases = phases_of(kernel, placed.symbol, bodies)
-            for phase, body in zip(phases, bodies, strict=True):
-                total = work(body.body) * phase.extent
-                parallel = phase.parallel and phase.extent > 1 and total >= _SERIAL_WORK
-                reads, writes = _accesses((*body.lets, *body.body), where)
+            for part in placed.routine.parts:
+                phase = part.phase
+                parallel = phase.parallel and phase.extent > 1 and part.work >= _SERIAL_WORK
+                reads = {where[name] for name in part.reads if name in where}
+                writes = {where[name] for name in part.writes if name in where}
                 barrier = barriers.before(reads, writes, parallel)
                 steps.append(Step(phase.symbol, phase.extent, parallel, barrier, number))
         copies = tuple(self._copies(slots))
@@ -243,16 +239,15 @@ class Planner:
         )
 
     def _call(self, placed: Placed, slots: tuple[int, ...]) -> KernelCall:
-        kernel, group = placed.lowered.kernel, placed.group
-        counted = cost(kernel, placed.accesses)
+        group, counted = placed.group, placed.routine.cost
         nodes = group.nodes if group else ()
         written = group.outputs if group else placed.lowered.arguments[1:]
         given = [v for v in placed.lowered.arguments if v not in written]
         return KernelCall(
-            kernel.name,
+            placed.name,
             nodes,
             group.phase.value if group else "update",
-            kernel.note,
+            placed.lowered.kernel.note,
             slots,
             counted.flops,
             counted.bytes_read + counted.bytes_written,
@@ -331,32 +326,6 @@ def copy_kernel(name: str, type: TensorType) -> ir.Kernel:
     body = ir.Store(target, (i,), ir.Load(source, (i,)))
     loop = ir.For(i, type.size, (body,), ir.LoopKind.VECTOR, 32 // type.dtype.size)
     return ir.Kernel(name, (source, target), (loop,), note="copy")
-
-
-def work(block: ir.Block) -> int:
-    """Roughly the number of instructions of a block; vector loops count once per vector."""
-    total = 0
-    for stmt in block:
-        if isinstance(stmt, ir.For):
-            lanes = max(1, stmt.lanes)
-            total += -(-stmt.extent // lanes) * work(stmt.body)
-        else:
-            total += 1 + work(ir.nested(stmt))
-    return total
-
-
-def _accesses(block: ir.Block, where: dict[str, Slot]) -> tuple[set[Slot], set[Slot]]:
-    """The memory that a block reads and writes."""
-    reads: set[Slot] = set()
-    writes: set[Slot] = set()
-    for stmt in ir.walk(block):
-        if isinstance(stmt, ir.Store | ir.Accumulate) and stmt.buffer.name in where:
-            writes.add(where[stmt.buffer.name])
-        for expr in ir.expressions(stmt):
-            for part in distinct(expr):
-                if isinstance(part, ir.Load) and part.buffer.name in where:
-                    reads.add(where[part.buffer.name])
-    return reads, writes
 
 
 @dataclass

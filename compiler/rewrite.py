@@ -34,11 +34,11 @@ class Rewriter:
 
     def inputs(self, node: Node) -> tuple[Tensor, ...]:
         """What an old node reads, in the new graph."""
-        return tuple(self.new.tensor(self.values[v]) for v in self.old.inputs_of(node.name))
+        return tuple([Tensor(self.new, self.values[v]) for v in self.old.inputs_of(node.name)])
 
     def keep(self, node: Node) -> tuple[Value, ...]:
         """The node as it is, on its new inputs."""
-        inputs = tuple(self.values[v] for v in self.old.inputs_of(node.name))
+        inputs = tuple([self.values[v] for v in self.old.inputs_of(node.name)])
         results = self.new.add_node(node, inputs)
         if isinstance(node.op, Leaf) and node.name in self.old.data:
             self.new.data[node.name] = self.old.data[node.name]
@@ -47,13 +47,18 @@ class Rewriter:
     def copy(self, node: Node, rule: Rule | None = None) -> None:
         """One step: the node's replacement by `rule`, or the node itself."""
         self.new._reserved.discard(node.name)
-        with self.new.scope(prefix=node.name, origins=node.origins, phase=node.phase):
-            results = rule(self, node) if rule else None
-        values = self.keep(node) if results is None else [r.value for r in results]
+        results = None
+        if rule is not None:
+            with self.new.scope(prefix=node.name, origins=node.origins, phase=node.phase):
+                results = rule(self, node)
+        if results is None:
+            for value in self.keep(node):  # its name is the same
+                self.values[value] = value
+            return
+        values = [r.value for r in results]
         for old, new in zip(self.old.outputs_of(node.name), values, strict=True):
             self.values[old] = new
-        if results is not None:
-            self._inherit(node, values)
+        self._inherit(node, values)
 
     def _inherit(self, node: Node, values: Sequence[Value]) -> None:
         """A node that stands in for another one remembers that one's origins too."""
@@ -63,7 +68,7 @@ class Rewriter:
                 continue
             origins = merge_origins(producer, node)
             if origins != producer.origins:
-                self.new.nx.nodes[producer.name]["node"] = replace(producer, origins=origins)
+                self.new.replace_node(replace(producer, origins=origins))
 
     def finish(self) -> Graph:
         """The new graph, with outputs and updates."""

@@ -225,7 +225,7 @@ def test_a_well_formed_graph_verifies() -> None:
 
 
 def with_node(graph: Graph, node: Node) -> Graph:
-    graph.nx.nodes[node.name]["node"] = node
+    graph.replace_node(node)
     return graph
 
 

@@ -30,6 +30,7 @@ def shareable(kernel: Kernel, accesses: Accesses | None = None) -> frozenset[tup
         uses[access.buffer.name].append(access)
     inputs = [b for b in kernel.parameters if not any(a.writes for a in uses[b.name])]
     outputs = [b for b in kernel.parameters if any(a.writes for a in uses[b.name])]
+    phases = any(_is_phase(stmt) for stmt in kernel.body)
     return frozenset(
         (x, y)
         for x in inputs
@@ -37,7 +38,7 @@ def shareable(kernel: Kernel, accesses: Accesses | None = None) -> frozenset[tup
         if x.dtype is y.dtype
         and x.size == y.size
         and all(
-            _is_before(found, load, store)
+            _is_before(found, load, store, phases)
             for load in uses[x.name]
             for store in uses[y.name]
             if store.writes
@@ -49,12 +50,15 @@ def _is_phase(stmt: Stmt) -> bool:
     return isinstance(stmt, For) and stmt.kind is LoopKind.PARALLEL
 
 
-def _is_before(accesses: Accesses, load: Access, store: Access) -> bool:
-    """Whether a load never comes after a store to the same place, were they in one memory."""
+def _is_before(accesses: Accesses, load: Access, store: Access, phases: bool) -> bool:
+    """Whether a load never comes after a store to the same place, were they in one memory.
+
+    `phases` tells whether the kernel has parallel loops.
+    """
     agreed = agreeing(accesses, load, store)
     if agreed is None:
         return True
-    if not load.loops and any(_is_phase(stmt) for stmt in accesses.kernel.body):
+    if phases and not load.loops:
         # What is named outside of all loops is loaded again in every phase that uses it.
         return False
     # Paths agree as far as the innermost common loop; then they tell which comes first in its body.

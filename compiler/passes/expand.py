@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..graph import Graph, Node
+from ..ops.base import Op
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from .base import Pass
@@ -22,17 +23,22 @@ class Expand(Pass):
     for_gradient: bool = False
 
     def apply(self, graph: Graph) -> Graph:
-        changed = True
-        while changed:
-            changed = False
+        primitives: set[str] = set()  # as they are, by name
 
-            def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
-                nonlocal changed
-                if self.for_gradient and (node.op.has_gradient or not node.op.differentiable):
-                    return None
-                results = node.op.expand(*rewriter.inputs(node))
-                changed |= results is not None
-                return results
+        def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
+            if not self._may_expand(node.op):
+                return None
+            results = node.op.expand(*rewriter.inputs(node))
+            if results is None:
+                primitives.add(node.name)
+            return results
 
+        graph = rewrite(graph, rule)
+        while any(self._may_expand(n.op) and n.name not in primitives for n in graph.nodes()):
             graph = rewrite(graph, rule)
         return graph
+
+    def _may_expand(self, op: Op) -> bool:
+        if self.for_gradient and (op.has_gradient or not op.differentiable):
+            return False
+        return type(op).expand is not Op.expand

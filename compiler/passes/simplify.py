@@ -35,13 +35,13 @@ class Simplify(Pass):
 
             def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
                 nonlocal changed
-                inputs = rewriter.inputs(node)
-                for kind, simplify in _RULES:
-                    if isinstance(node.op, kind):
-                        result = simplify(node, inputs)
-                        if result is not None:
-                            changed = True
-                            return [result]
+                rules = _rules_of(type(node.op))
+                inputs = rewriter.inputs(node) if rules else ()
+                for simplify in rules:
+                    result = simplify(node, inputs)
+                    if result is not None:
+                        changed = True
+                        return [result]
                 return None
 
             graph = rewrite(graph, rule)
@@ -279,3 +279,13 @@ _RULES: tuple[tuple[type[Op], Simplification], ...] = (
     (rd.Reduction, _reduction),
     (pw.Pointwise, _implicit_broadcast),
 )
+
+
+_KNOWN: dict[type[Op], tuple[Simplification, ...]] = {}
+
+
+def _rules_of(kind: type[Op]) -> tuple[Simplification, ...]:
+    """The rules for operations of a class."""
+    if kind not in _KNOWN:
+        _KNOWN[kind] = tuple(rule for base, rule in _RULES if issubclass(kind, base))
+    return _KNOWN[kind]
