@@ -8,6 +8,7 @@ from functools import partial
 
 from ..runtime.image import Image, StoredGraph
 from .graph import Graph
+from .layout import BlockChannels
 from .llvm.cache import ObjectCache, object_key
 from .llvm.codegen import assembly
 from .llvm.emit import emit, fingerprint
@@ -45,11 +46,13 @@ class Options:
         target: the machine; the host by default.
         passes: graph passes, in order; the standard ones by default.
         workers: processes that compile kernels; as many as there are processors by default.
+        layout: whether convolutions work on blocks of channels.
     """
 
     target: Target = field(default_factory=Target.host)
     passes: Sequence[Pass] | None = None
     workers: int | None = None
+    layout: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,21 @@ def standard_passes() -> tuple[Pass, ...]:
     )
 
 
+def layout_passes(target: Target) -> tuple[Pass, ...]:
+    """The passes that follow on the standard ones where values may be in blocks of channels."""
+    return (BlockChannels(target), Simplify(), ShareCommonSubexpressions())
+
+
+def _passes(options: Options) -> tuple[Pass, ...]:
+    if options.passes is not None:
+        return tuple(options.passes)
+    return standard_passes() + (layout_passes(options.target) if options.layout else ())
+
+
 def optimize(graph: Graph, options: Options, report: Report) -> Graph:
     """The graph after all passes."""
     report.write("declared", lambda: str(graph))
-    for step in standard_passes() if options.passes is None else options.passes:
+    for step in _passes(options):
         with report.stage(step.name) as describe:
             graph = step.apply(graph)
             describe(f"{len(graph)} nodes")
