@@ -57,6 +57,12 @@ def network(name: str, seed: int = 0) -> nn.Module:
         raise SystemExit(f"there is no network {name}; see quern models")
     with skipped():
         module = entry.build()
+    fill(module, seed)
+    return module
+
+
+def fill(module: nn.Module, seed: int = 0) -> None:
+    """Random contents for every parameter and buffer of floats; no dropout."""
     rng = np.random.default_rng(seed)
     for key, array in module.state_dict().items():
         if array.dtype.kind == "f":
@@ -64,7 +70,6 @@ def network(name: str, seed: int = 0) -> nn.Module:
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
-    return module
 
 
 def _contents(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Array:
@@ -249,6 +254,7 @@ _ANSWERS: Mapping[str, Callable[..., Any]] = {
     "turn": _turn,
     "peak": _peak,
     "get": lambda runtime, name: getattr(runtime, name, None),
+    "call": lambda runtime, name, *arguments: getattr(runtime, name)(*arguments),
 }
 
 
@@ -273,8 +279,14 @@ def started(tasks: Mapping[str, Task]) -> Iterator[dict[str, Worker]]:
             worker.close()
 
 
-def interleave(workers: Sequence[Worker], rounds: int, seconds: float) -> None:
-    """Times runtimes in turns; those that fail are dropped from the rest of the rounds."""
+def interleave(workers: Sequence[Worker], rounds: int, *question: Any) -> None:
+    """Times runtimes in turns; those that fail are dropped from the rest of the rounds.
+
+    Arguments:
+        workers: the runtimes.
+        rounds: turns of each.
+        question: what is asked in a turn; the answer is a list of times.
+    """
     alive = list(workers)
     for i in range(rounds):
         for worker in alive[i % len(alive) :] + alive[: i % len(alive)]:
@@ -282,7 +294,7 @@ def interleave(workers: Sequence[Worker], rounds: int, seconds: float) -> None:
             others = [w for w in alive if w is not worker]
             before, began = sum(w.processor_seconds() for w in others), time.perf_counter()
             try:
-                worker.times += worker.ask("turn", seconds)
+                worker.times += worker.ask(*question)
             except Failed as reason:
                 note(f"  {worker.name} failed: {reason}")
                 alive.remove(worker)

@@ -175,7 +175,7 @@ def measure(options: argparse.Namespace, network: str, batch: int, file: str) ->
         for name in wrong:
             note(f"  {name} IS WRONG ({errors[name]:.1e}) and is not timed")
         timed = [w for n, w in workers.items() if n in errors and n not in wrong]
-        common.interleave(timed, options.rounds, options.seconds)
+        common.interleave(timed, options.rounds, "turn", options.seconds)
         medians = {w.name: w.median for w in timed if w.times}
     peers = {n: t for n, t in medians.items() if n != OURS}
     best = min(peers, key=peers.__getitem__, default=None)
