@@ -1,6 +1,6 @@
 """Teaches a network to find handwritten digits in larger pictures, and to tell which they are.
 
-    python examples/detect_digits.py [--epochs 12] [--seed 0]
+    python examples/detect_digits.py [--epochs 15] [--seed 0]
 
 One heatmap a digit, a quarter as large as the picture (Tompson et al., 2014, figure 3; Zhou et al.,
 Objects as points, 2019): peaks are the digits. A find is right when its digit is, and its place is
@@ -103,7 +103,7 @@ def score(maps: Array, canvases: Canvases, threshold: float) -> tuple[float, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Detect handwritten digits.")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--canvases", type=int, default=3000)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Teaches a small fully convolutional network which pixel belongs to which digit.
 
-    python examples/segment_digits.py [--epochs 12] [--seed 0]
+    python examples/segment_digits.py [--epochs 15] [--seed 0]
 
 The network is FCN's idea in small (Long et al., 2015): convolutions and pooling down to a quarter,
 scores there, scores of the layer before added on the way up, transposed convolutions to full size.
@@ -67,7 +67,7 @@ def intersection_over_union(guessed: Array, labels: Array) -> Array:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Segment handwritten digits.")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--canvases", type=int, default=3000)
     options = parser.parse_args()
