@@ -14,6 +14,7 @@ from ..compiler.llvm.jit import load
 from ..compiler.report import Report
 from ..compiler.types import Array, TensorType
 from .image import Image
+from .memory import Memory, memory_of
 from .program import Program, SlotKind
 from .threads import BARRIER, PARALLEL, get_runner
 
@@ -117,6 +118,11 @@ class Executable:
     def outputs(self) -> dict[str, TensorType]:
         """Name and type of each output, in order."""
         return dict(self.program.outputs)
+
+    @property
+    def memory(self) -> Memory:
+        """The memory that it takes, as it was planned."""
+        return memory_of(self.program, sum(a.nbytes for a in self._constants.values()))
 
     # -- running ----------------------------------------------------------------------------------
 

@@ -526,6 +526,7 @@ def test_train(quern: Quern, folder: Path, blobs: str) -> None:
     ]  # fmt: skip
     told = quern(*command, "-o", "model.qn", "--log", "log.csv").splitlines()
     assert told[0] == "blobs.npz: 240 rows to train on, 60 to test on"
+    assert told.pop(1).startswith("planned peak memory ")
     assert [line.split(":")[0] for line in told[1:5]] == [f"epoch {i}/4" for i in range(1, 5)]
     assert told[5].startswith("test: loss ")
     assert told[6] == "wrote model.qn"

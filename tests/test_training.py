@@ -459,7 +459,8 @@ class TestWhatIsSeen:
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         trainer().fit(spirals(), epochs=2, validation=spirals(20, 1))
-        lines = capsys.readouterr().out.splitlines()
+        planned, *lines = capsys.readouterr().out.splitlines()
+        assert planned.startswith("planned peak memory ")
         assert [line.partition(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
         assert all("accuracy" in line and "samples/s" in line for line in lines)
 

@@ -14,7 +14,6 @@ from ..nn.module import Module
 from ..source import Content
 from .arrays import Given
 from .console import note, note_stage, working
-from .memory import memory_text
 
 
 def compile_network(
@@ -25,7 +24,7 @@ def compile_network(
         executable = compile(graph, threads=options.threads, target=options.target, dump=dump)
     if options.verbose and executable.report is not None:
         note_stage(Stage("in all", executable.report.seconds, ""))
-        note(memory_text(executable))
+        note(str(executable.memory))
     return executable
 
 

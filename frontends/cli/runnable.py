@@ -69,8 +69,7 @@ def _from_file(options: argparse.Namespace) -> Executable:
     executable = load(options.source, options.threads)
     if options.verbose:
         from .console import note
-        from .memory import memory_text
 
         note(f"loaded {options.source} in {1e3 * (time.perf_counter() - begin):.1f} ms")
-        note(memory_text(executable))
+        note(str(executable.memory))
     return executable

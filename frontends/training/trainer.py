@@ -136,6 +136,8 @@ class Trainer:
 
         if isinstance(early_stopping, int):
             early_stopping = EarlyStopping(early_stopping)
+        shown = display(quiet)
+        shown.say(str(program.executable.memory))
         return Loop(
             batches,
             lambda batch: self._step(program, batch),
@@ -151,7 +153,7 @@ class Trainer:
             checkpoint_every,
             resume,
             callbacks,
-            display(quiet),
+            shown,
         ).run()
 
     def step(self, x: Any, y: Any) -> Values:
