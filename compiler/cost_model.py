@@ -35,7 +35,7 @@ L2_BYTES = 512 * 1024
 # the results, and of the weights.
 _INPUTS = {2: 60, 4: 150}
 _RESULTS = {2: 40, 4: 100}
-_WEIGHTS = {2: 45, 4: 80}
+_WEIGHTS = {2: 95, 4: 210}
 
 # Transformed inputs of all tiles that are kept at the same time at most.
 _APART_BYTES = 8 << 20
@@ -88,16 +88,12 @@ class Blocking:
     Arguments:
         tiles: tiles in a block.
         blocks: number of blocks.
-        panels: panels of output channels in a group.
-        groups: number of groups.
         repeats: blocks of tiles that a task takes one after the other.
         fused: whether each task does all steps; else all inputs are transformed first.
     """
 
     tiles: int
     blocks: int
-    panels: int
-    groups: int
     repeats: int = 1
     fused: bool = True
 
@@ -149,7 +145,7 @@ def _products(target: Target, depth: int, tiles: int) -> float:
 def winograd_blocking(
     target: Target, dtype: DType, conv: Convolution3x3, tile: int, panel: int
 ) -> Blocking:
-    """Blocks of tiles and groups of output channels.
+    """Blocks of tiles.
 
     The more tiles are done at a time, the less often are weights read. But what is transformed
     should stay in the second-level cache: half of it is for the inputs of a block. Blocks of few
@@ -171,5 +167,4 @@ def winograd_blocking(
     fused = blocks >= _TASKS and (slot <= L2_BYTES or slot * blocks > _APART_BYTES)
     tasks = max(_TASKS // 2, min(2 * _TASKS, _SLOTS_BYTES // slot)) if fused else blocks
     repeats = -(-blocks // min(tasks, blocks))
-    panels = -(-conv.channels // panel)
-    return Blocking(block, blocks, 1, panels, repeats, fused)
+    return Blocking(block, blocks, repeats, fused)

@@ -17,6 +17,7 @@ from quern.compiler.errors import CompileError
 from quern.compiler.llvm.codegen import assembly, compile_to_object
 from quern.compiler.llvm.emit import emit, fingerprint, phases_of
 from quern.compiler.llvm.target import Target
+from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.canonical import canonical_key
 from quern.compiler.loops.independence import prove_race_free
 from quern.compiler.loops.interpreter import interpret
@@ -39,6 +40,7 @@ from quern.compiler.loops.ir import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     ReduceOp,
     Select,
     Space,
@@ -51,6 +53,7 @@ from quern.compiler.loops.ir import (
     maximum,
     minimum,
 )
+from quern.compiler.loops.printer import print_kernel
 from quern.compiler.types import Array, DType
 
 F32, F64, I32, I64, U8, BOOL = (
@@ -886,6 +889,23 @@ def test_products_in_sums_are_fused() -> None:
     target = Target.named("avx2")
     text = assembly(emit(Kernel("k", (x, out), (body,)), target).ir, target)
     assert len({line.split()[-1] for line in inner_loop(text) if "vfmadd" in line}) == 4
+
+
+@pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.level)
+def test_a_prefetch_changes_nothing_and_may_leave_the_buffer(target: Target) -> None:
+    x, out = Buffer("x", (8,)), Buffer("out", (8,))
+    ask = Prefetch(x, (i * 1000 - 500,))
+    kernel = Kernel("k", (x, out), (For(i, 8, (ask, Store(out, (i,), Load(x, (i,))))),))
+    prove(kernel)
+    given_x = np.arange(8, dtype=np.float32)
+    arrays = [given_x, np.zeros(8, np.float32)]
+    interpret(kernel, arrays)
+    np.testing.assert_array_equal(arrays[1], given_x)
+    np.testing.assert_array_equal(run_kernel(kernel, [given_x, None], target)[1], given_x)
+    assert "prefetch x[i * 1000 - 500]" in print_kernel(kernel)
+    assert "prefetcht1" in assembly(emit(kernel, target).ir, target)
+    without = replace(kernel, body=(For(i, 8, (Store(out, (i,), Load(x, (i,))),)),))
+    assert canonical_key(kernel) != canonical_key(without)
 
 
 def row_maximum() -> Kernel:

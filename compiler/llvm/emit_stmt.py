@@ -15,6 +15,7 @@ from ..loops.ir import (
     If,
     Let,
     LoopKind,
+    Prefetch,
     ReduceOp,
     Store,
 )
@@ -74,6 +75,8 @@ class StatementEmitter:
                     scope.variables[var.name] = expressions.result(value)
                 case Alloc(buffer):
                     scope.places[buffer.name] = self._allocate(buffer)
+                case Prefetch(buffer, index):
+                    memory.prefetch(scope, *expressions.offset(buffer, index))
                 case If():
                     self._branch(stmt)
                 case _:

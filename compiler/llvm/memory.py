@@ -66,6 +66,14 @@ def store(scope: Scope, place: Place, offset: Result, value: Value) -> None:
         f.store(f.extract(value, lane), where)
 
 
+def prefetch(scope: Scope, place: Place, offset: Result) -> None:
+    """Asks for the line of the element at `offset` in lane 0, which may be outside, in L2."""
+    start = scope.value(offset.uniform if isinstance(offset, Linear) else offset)
+    if start.type.lanes > 1:
+        start = scope.f.extract(start, 0)
+    scope.f.prefetch(scope.f.gep(place.element, place.pointer, start, inbounds=False), locality=2)
+
+
 def update(
     scope: Scope, place: Place, offset: Result, value: Value,
     combine: Callable[[Value, Value], Value],

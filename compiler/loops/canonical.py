@@ -20,6 +20,7 @@ from .ir import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Select,
     Stmt,
     Store,
@@ -110,6 +111,12 @@ class _Writer:
             self.expr(index)
         self.expr(stmt.value)
 
+    def prefetch(self, stmt: Prefetch) -> None:
+        self.out("prefetch")
+        self.out(self.buffer(stmt.buffer))
+        for index in stmt.index:
+            self.expr(index)
+
     # ---------------------------------------------------------------- expressions
 
     def expr(self, expr: Expr) -> None:
@@ -161,6 +168,7 @@ _STATEMENTS: dict[type[Stmt], Callable[..., None]] = {
     Alloc: _Writer.alloc,
     Store: _Writer.store,
     Accumulate: _Writer.store,
+    Prefetch: _Writer.prefetch,
 }
 
 _EXPRESSIONS: dict[type[Expr], Callable[..., None]] = {

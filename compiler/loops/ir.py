@@ -3,6 +3,7 @@
     Kernel   parameters, scratch, body
     stmt  =  For(var, extent, kind, body) | If(condition, body, orelse) | Let(var, value)
            | Alloc(buffer) | Store(buffer, index, value) | Accumulate(buffer, index, op, value)
+           | Prefetch(buffer, index)
     expr  =  Var | Const | Load(buffer, index) | Binary(op, a, b) | Call(function, arguments)
            | Select(condition, a, b) | Cast(value, dtype)
 
@@ -361,6 +362,14 @@ class Accumulate(Stmt):
 
 
 @dataclass(frozen=True)
+class Prefetch(Stmt):
+    """A hint that the element is going to be read soon. It may lie outside of the buffer."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A function over buffers.
 
@@ -506,6 +515,8 @@ def expressions(stmt: Stmt) -> tuple[Expr, ...]:
     """The expressions a statement holds itself (not those of nested statements)."""
     if isinstance(stmt, Store | Accumulate):
         return (*stmt.index, stmt.value)
+    if isinstance(stmt, Prefetch):
+        return stmt.index
     if isinstance(stmt, Let):
         return (stmt.value,)
     if isinstance(stmt, If):

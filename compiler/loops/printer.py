@@ -26,6 +26,7 @@ from .ir import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     ReduceOp,
     Select,
     Space,
@@ -149,6 +150,10 @@ def _accumulate(stmt: Accumulate, depth: int) -> list[str]:
     return [f"{_INDENT * depth}{place} = {stmt.op.value.rstrip('=')}({place}, {value})"]
 
 
+def _prefetch(stmt: Prefetch, depth: int) -> list[str]:
+    return [f"{_INDENT * depth}prefetch {print_access(stmt.buffer, stmt.index)}"]
+
+
 _STATEMENTS: dict[type[Stmt], Callable[..., list[str]]] = {
     For: _for,
     If: _if,
@@ -156,6 +161,7 @@ _STATEMENTS: dict[type[Stmt], Callable[..., list[str]]] = {
     Alloc: _alloc,
     Store: _store,
     Accumulate: _accumulate,
+    Prefetch: _prefetch,
 }
 
 

@@ -37,6 +37,7 @@ from .ir import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     ReduceOp,
     Select,
     Stmt,
@@ -262,6 +263,9 @@ class _Translator:
         self.emit(f"{name} = poisoned({buffer.size}, {self.constant(buffer.dtype)}, {rows})")
         self.buffers[buffer.name] = _Slot(name, self.lane is not None)
 
+    def prefetch(self, stmt: Prefetch) -> None:
+        """A hint changes nothing."""
+
     def store(self, stmt: Store) -> None:
         value = self.expr(stmt.value)
         place = self._place(stmt.buffer, stmt.index)
@@ -451,6 +455,7 @@ _STATEMENTS: dict[type[Stmt], Callable[..., None]] = {
     Alloc: _Translator.alloc,
     Store: _Translator.store,
     Accumulate: _Translator.accumulate,
+    Prefetch: _Translator.prefetch,
 }
 _EXPRESSIONS: dict[type[Expr], Callable[..., _Value]] = {
     Const: _Translator.const,

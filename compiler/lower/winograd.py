@@ -8,8 +8,8 @@ Tiles of outputs are numbered over the whole batch, and taken some at a time (a 
 
 Vectors lie along the channels everywhere. A task takes several blocks of tiles through all three
 steps, with transformed inputs in a slot of its own that stays in cache; products go to the stack
-for some output channels at a time. Where there are few blocks, all inputs are transformed first,
-and tasks are blocks of tiles times groups of output channels.
+for a panel of output channels at a time. Where there are few blocks, all inputs are transformed
+first, and tasks are blocks of tiles times panels.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from .tile import Columns, Span, clear, most_rows, outer_product
 
 # Steps of a sum that are written out.
 _UNROLLED = 8
+# Bytes that a prefetch gets.
+_LINE = 64
 # Elements between the transformed inputs of two places beyond what they take, so that these do not
 # all fall into the same sets of the first-level cache.
 _APART = 16
@@ -144,8 +146,8 @@ class Winograd:
 
     @cached_property
     def products(self) -> Buffer:
-        """Products of a block of tiles and a group of output channels."""
-        shape = (self.blocking.tiles, self.side**2, self.blocking.panels * self.panel)
+        """Products of a block of tiles and a panel of output channels."""
+        shape = (self.blocking.tiles, self.side**2, self.panel)
         return self.binding.local("products", shape, self.dtype, Space.STACK)
 
     @property
@@ -163,14 +165,13 @@ class Winograd:
 
     def _fused(self) -> ir.Block:
         """Each task takes blocks of tiles through all steps, in a slot of its own."""
-        body: ir.Block = ()
         task, number = self.binding.var("task"), self.binding.var("block")
-        channel, group = self.binding.var("c"), self.binding.var("g")
+        channel, panel = self.binding.var("c"), self.binding.var("panel")
         blocking = self.blocking
         block = task * blocking.repeats + number
-        body = (
+        body: ir.Block = (
             ir.For(channel, self.read[1], self._inputs(task, block, channel)),
-            ir.For(group, blocking.groups, self._outputs_of(task, block, group)),
+            ir.For(panel, self.panels, self._products_and_outputs(task, block, panel)),
         )
         if blocking.slots * blocking.repeats != blocking.blocks:
             body = (ir.If(block < blocking.blocks, body),)
@@ -179,17 +180,17 @@ class Winograd:
 
     def _apart(self) -> ir.Block:
         """First all inputs, then the products."""
-        block, channel, group = (self.binding.var(h) for h in ("block", "c", "g"))
+        block, channel, panel = (self.binding.var(h) for h in ("block", "c", "panel"))
         count = self.blocking.blocks
         first = self._inputs(block, block, channel)
-        last = (ir.Alloc(self.products), *self._outputs_of(block, block, group))
+        last = (ir.Alloc(self.products), *self._products_and_outputs(block, block, panel))
         return (
             *ir.loop_nest(((channel, self.read[1]), (block, count)), first, LoopKind.PARALLEL),
-            *ir.loop_nest(((group, self.blocking.groups), (block, count)), last, LoopKind.PARALLEL),
+            *ir.loop_nest(((panel, self.panels), (block, count)), last, LoopKind.PARALLEL),
         )
 
-    def _outputs_of(self, slot: Expr, block: Expr, group: Expr) -> ir.Block:
-        return self._products(slot, group) + self._outputs(block, group)
+    def _products_and_outputs(self, slot: Expr, block: Expr, panel: Expr) -> ir.Block:
+        return self._products(slot, panel) + self._outputs(block, panel)
 
     # -- tiles ------------------------------------------------------------------------------------
 
@@ -313,20 +314,18 @@ class Winograd:
 
     # -- products ---------------------------------------------------------------------------------
 
-    def _products(self, slot: Expr, group: Expr) -> ir.Block:
-        """Products of a block of tiles and a group of output channels."""
-        place, number = self.binding.var("p"), self.binding.var("panel")
-        panel = group * self.blocking.panels + number
+    def _products(self, slot: Expr, panel: Expr) -> ir.Block:
+        """Products of a block of tiles and a panel of output channels."""
+        place = self.binding.var("p")
         body: ir.Block = ()
+        before = 0
         for span in self.spans:
             index = self.binding.var("t")
             first = index * span.length + span.start
-            tile = self._register_tile(slot, place, panel, number, first, span.length)
+            tile = self._register_tile(slot, place, panel, first, span.length, index + before)
             body += (ir.For(index, span.count, tile),)
-        if self.blocking.groups * self.blocking.panels != self.panels:
-            body = (ir.If(panel < self.panels, body),)
-        nest = ((place, self.side**2), (number, self.blocking.panels))
-        return ir.loop_nest(nest, body)
+            before += span.count
+        return (ir.For(place, self.side**2, body),)
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -338,9 +337,9 @@ class Winograd:
         return [*spans, Span(more * (height + 1), height, count - more)]
 
     def _register_tile(
-        self, slot: Expr, place: Expr, panel: Expr, number: Expr, first: Expr, length: int
+        self, slot: Expr, place: Expr, panel: Expr, first: Expr, length: int, order: Expr
     ) -> ir.Block:
-        """The products of some tiles and a panel of output channels."""
+        """The products of some tiles; `order`: how many register tiles come before it."""
         lane, row = self.binding.var("v"), self.binding.var("m")
         columns = Columns(self.panel, self.lanes, self.dtype)
         sums = self.binding.local("sums", (length, self.panel), self.dtype, Space.REGISTER)
@@ -350,18 +349,24 @@ class Winograd:
         within = part * unrolled + inner
         x = ir.Load(self.transformed, (slot, place, self._place(channel, first + row, within)))
         u = self.binding.inputs[self.weight]
-        depth = channel * block + within
+        depth = channel * block + part * unrolled
         vectors: dict[int, Expr] = {
-            c: ir.Load(u, (panel, place, depth, lane + c)) for c, _ in columns.parts
+            c: ir.Load(u, (panel, place, depth + inner, lane + c)) for c, _ in columns.parts
         }
         step = outer_product(sums, [(row, length)], columns, lane, x, vectors)
-        step = (ir.For(inner, unrolled, step, LoopKind.UNROLLED),)
+        # Weights of the next place: each register tile asks for its share of them.
+        share = -(-unrolled // sum(span.count for span in self.spans))
+        line = _LINE // self.dtype.size
+        ahead = tuple(
+            ir.Prefetch(u, (panel, place + 1, depth + (order * share + i), ir.index(c)))
+            for i in range(share)
+            for c in range(0, self.panel, line)
+        )
+        step = (*ahead, ir.For(inner, unrolled, step, LoopKind.UNROLLED))
         keep: dict[int, ir.Block] = {
             c: (
                 ir.Store(
-                    self.products,
-                    (first + row, place, number * self.panel + (lane + c)),
-                    ir.Load(sums, (row, lane + c)),
+                    self.products, (first + row, place, lane + c), ir.Load(sums, (row, lane + c))
                 ),
             )
             for c, _ in columns.parts
@@ -374,13 +379,12 @@ class Winograd:
 
     # -- outputs ----------------------------------------------------------------------------------
 
-    def _outputs(self, block: Expr, group: Expr) -> ir.Block:
+    def _outputs(self, block: Expr, panel: Expr) -> ir.Block:
         """Transforms the products of a block of tiles, and stores the results."""
         number, vector, lane = (self.binding.var(h) for h in ("t", "k", "v"))
-        width = self.blocking.panels * self.panel
-        wide = gcd(self.shape[-1], width)
+        wide = gcd(self.shape[-1], self.panel)
         half = self.binding.local("half", (self.op.tile, self.side), self.dtype, Space.STACK)
-        channel = group * width + vector * wide
+        channel = panel * self.panel + vector * wide
 
         def tile(image: Expr, row: Expr, column: Expr) -> ir.Block:
             body = (
@@ -389,9 +393,9 @@ class Winograd:
                 *self.write_tile(half, image, channel, lane, (row, column)),
             )
             body = (ir.For(lane, wide, body, LoopKind.VECTOR, self.lanes),)
-            if self.blocking.groups * width != self.channels:
+            if self.panels * self.panel != self.channels:
                 body = (ir.If(channel < self.channels, body),)
-            return (ir.For(vector, width // wide, body),)
+            return (ir.For(vector, self.panel // wide, body),)
 
         return (ir.For(number, self.blocking.tiles, self._tile(block, number, tile)),)
 
