@@ -220,14 +220,14 @@ def _serve(pipe: Connection, task: Task) -> None:
         pipe.send((False, f"{type(error).__name__}: {text[:300]}"))
 
 
-def _turn(runtime: Runtime, seconds: float) -> list[float]:
+def turn(run: Callable[[], object], seconds: float) -> list[float]:
     """Times of runs that take about so many seconds together."""
     for _ in range(WARM_UP):
-        runtime.step()
+        run()
     times: list[float] = []
     while len(times) < LEAST_RUNS or sum(times) < seconds:
         began = time.perf_counter()
-        runtime.step()
+        run()
         times.append(time.perf_counter() - began)
     return times
 
@@ -251,7 +251,7 @@ def _peak(runtime: Runtime, runs: int) -> dict[str, float]:
 
 _ANSWERS: Mapping[str, Callable[..., Any]] = {
     "outputs": lambda runtime: dict(runtime.outputs()),
-    "turn": _turn,
+    "turn": lambda runtime, seconds: turn(runtime.step, seconds),
     "peak": _peak,
     "get": lambda runtime, name: getattr(runtime, name, None),
     "call": lambda runtime, name, *arguments: getattr(runtime, name)(*arguments),

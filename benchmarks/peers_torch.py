@@ -247,7 +247,7 @@ def module_of(graph: Graph) -> fx.GraphModule:
         NotImplementedError: an operation is not in the table, nor what it expands to.
     """
     root = torch.nn.Module()
-    written = fx.Graph(root)
+    written = fx.Graph()
     builder = _Builder(root, written)
     inputs = {n.name: written.placeholder(n.name) for n in graph.leaves(Input)}
     results = builder.write(graph, inputs)
