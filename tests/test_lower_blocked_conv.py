@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,11 @@ from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.independence import prove_race_free
 from quern.compiler.loops.interpreter import interpret
 from quern.compiler.lower.lower import lower
-from quern.compiler.ops.base import apply
+from quern.compiler.ops.base import apply, apply_all
 from quern.compiler.ops.blocked import BlockedConv, blocked, blocked_shape
 from quern.compiler.ops.conv import Conv, ConvInputGradient
 from quern.compiler.ops.pointwise import Relu
+from quern.compiler.ops.pool import MaxPool
 from quern.compiler.ops.window import Window
 from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
@@ -131,6 +132,10 @@ CASES = {
     "maps of 2x2": Case(3, 8, 16, (2, 2), square(3, padding=1)),
     "no samples": Case(0, 8, 8, (6, 7), square(3, padding=1)),
     "uneven": Case(2, 8, 8, (9, 10), Window((3, 2), (1, 3), ((2, 0), (0, 1)), (2, 1))),
+    "deep": Case(1, 256, 8, (5, 7), square(3, padding=1), panel=8),
+    "deep, 1x1": Case(1, 2048, 24, (4, 5), square(1)),
+    "high": Case(1, 8, 8, (61, 30), square(3, padding=1), panel=8),
+    "long": Case(1, 8, 24, (700,), Window((3,), (1,), ((1, 1),), (1,))),
     "1-D": Case(2, 8, 16, (37,), Window((5,), (2,), ((2, 1),), (1,))),
     "3-D": Case(2, 4, 8, (4, 5, 6), Window((3, 2, 3), (1, 2, 1), ((1, 1),) * 3, (1,) * 3), (4, 8)),
 }  # fmt: skip
@@ -181,6 +186,55 @@ def cases(draw: Any) -> Case:
 @given(cases())
 def test_any_geometry(case: Case) -> None:
     case.check(**tolerance(case))
+
+
+# -- with max-pooling -----------------------------------------------------------------------------
+
+
+def pooled(case: Case, pool: Window) -> tuple[Any, list[Array]]:
+    """Convolution + bias + ReLU + max-pool over all but the last axis, and the positions."""
+    op, source, result = case.forward()
+    _, arrays = case.network(op, source, result)
+    single = ((0, 0),)
+    then = MaxPool((*pool.kernel, 1), (*pool.stride, 1), pool.padding + single, (*pool.dilation, 1))
+
+    def function(x: Tensor, w: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        y, position = apply_all(then, apply(Relu(), apply(op, x, w) + bias))
+        return y * 2 - 1, position
+
+    return function, arrays[:3]
+
+
+def deep(case: Case) -> Case:
+    """The same with more input channels than are summed at a time."""
+    return replace(case, inputs=512)
+
+
+POOLS = {
+    "2x2": (CASES["3x3"], square(2, stride=2)),
+    "2x2, deep": (deep(Case(1, 8, 8, (8, 6), square(3, padding=1), panel=8)), square(2, stride=2)),
+    "3x3 overlapping": (CASES["from plain channels"], square(3, 2, 1)),
+    "1x1": (CASES["1x1"], square(3, 2)),
+    "everywhere": (Case(1, 8, 24, (9, 20), square(3, padding=1)), square(3, 1, 1)),
+    "rest unread": (Case(1, 8, 8, (11, 9), square(2), panel=8), square(3, stride=4)),
+    "dilated": (Case(2, 8, 8, (12, 13), square(3, padding=1)), square(2, 2, 1, dilation=3)),
+    "groups": (CASES["groups of 4"], square(2, stride=2)),
+    "depthwise": (CASES["depthwise"], square(3, 2, 1)),
+    "many rows": (Case(1, 8, 8, (61, 30), square(3, padding=1), panel=8), square(3, 2, 1)),
+    "1-D": (CASES["1-D"], Window((3,), (2,), ((1, 1),), (1,))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_convolution_and_pooling_in_one_kernel(name: str) -> None:
+    case, pool = POOLS[name]
+    function, arrays = pooled(case, pool)
+    (group,) = check(function, *arrays, whole=False, **tolerance(case))
+    assert group.pool is not None
+    assert all(value.node != group.anchor for value in group.outputs)
+
+
+# -- elsewhere ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["sse", "avx512"])

@@ -477,9 +477,11 @@ def clamp(value: Expr, low: int, high: int) -> Expr:
     return minimum(maximum(value, low), high)
 
 
-def loop_nest(
-    variables: tuple[tuple[Var, int], ...], body: Block, kind: LoopKind = LoopKind.SERIAL
-) -> Block:
+# Variables of nested loops and their extents, the outermost first.
+Loops: TypeAlias = tuple[tuple[Var, int], ...]
+
+
+def loop_nest(variables: Loops, body: Block, kind: LoopKind = LoopKind.SERIAL) -> Block:
     """Loops around a body, the first one outermost."""
     for var, extent in reversed(variables):
         body = (For(var, extent, body, kind),)

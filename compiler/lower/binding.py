@@ -73,6 +73,13 @@ class Binding:
         """A new loop variable."""
         return ir.Var(unique(hint, self.names))
 
+    def loop(self, hint: str, extent: int) -> tuple[ir.Expr, ir.Loops]:
+        """A number below `extent`, and the loop over it, which a single round does without."""
+        if extent == 1:
+            return ir.index(0), ()
+        var = self.var(hint)
+        return var, ((var, extent),)
+
     def elements(self, given: Mapping[Value, ir.Expr] | None = None) -> Elements:
         """Elements of what the group reads and computes."""
         return Elements(

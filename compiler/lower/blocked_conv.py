@@ -3,8 +3,9 @@
 The sum is that of `conv.py`; vectors always lie along the output channels, whose weights come
 packed side by side. The input channels are summed block by block, so that addresses are affine.
 
-A task is a band of rows, or a stretch of pixels, for some panels of output channels: what it reads
-again and again, a panel of weights and a band of the input, stays in the second-level cache.
+What a task reads again and again stays in the second-level cache (`cut.py`): it takes a band of
+rows, some panels of output channels, and so many input channels at a time that a panel of weights
+and a band of the input fit. Where windows leave the input, the band is copied with zeros around.
 """
 
 from __future__ import annotations
@@ -14,40 +15,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..graph import Graph, Value
+from ..graph import Graph, Phase, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Expr
 from ..ops.blocked import BlockedConv, plain_shape
 from ..ops.conv import Convolution
+from ..ops.pool import MaxPool
 from ..passes.partition import Group
 from ..types import Shape
+from .bands import row_length
 from .binding import Binding, Lowered
-from .contraction import (
-    Axis,
-    Block,
-    Contraction,
-    Factor,
-    Place,
-    Tiling,
-    over_chunks,
-    register_tile,
-)
+from .blocked_pool import PooledTasks
+from .blocked_task import Tasks, divided
+from .contraction import Axis, Contraction, Factor, Place, Tiling
 from .conv import Gather, Part
 from .elements import Index
-from .epilogue import store_results
+from .padding import reader
 from .slide import Slide
 from .space import aligned_values, is_rigid
-from .tile import Span
+from .tile import VECTORS
+from .windows import WindowAxis, window_axes
 
-# What a task reads again and again.
-_BAND_BYTES = 128 * 1024
-# So many tasks keep all threads busy.
-_TASKS = 16
-# Maps of so many rows are shared out by rows, lower ones by channels.
-_ROWS = 28
-# Rows shorter than this do not fill a tile.
-_SHORT = 4
+# The most vectors in a panel.
+_WIDEST = 3
+# What must be gained by another width of tiles, or by more vectors than usual.
+_VARIANT = 0.03
+# Maps of fewer pixels do not fill a tile.
+_SHORT = 12
 
 
 def lower_blocked_conv(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -56,6 +51,22 @@ def lower_blocked_conv(graph: Graph, group: Group, target: Target) -> Lowered:
     shapes = _flat(graph, group)
     binding = Binding(graph, group, target, shapes)
     return BlockedGather(binding, Value(group.anchor), flat=bool(shapes)).lower()
+
+
+def panel_width(graph: Graph, value: Value, target: Target) -> int:
+    """Channels in a panel of the packed weight with which a convolution is done soonest.
+
+    Arguments:
+        graph: has the BlockedConv, with a weight in any panels.
+        value: its result.
+        target: the machine.
+    """
+    group = Group("", (value.node,), value.node, None, (), (), (), (), Phase.FORWARD)
+    shapes = _flat(graph, group)
+    gather = BlockedGather(Binding(graph, group, target, shapes), value, flat=bool(shapes))
+    lanes = gather.lanes
+    most = 1 if gather.is_depthwise else min(_WIDEST, -(-gather.channel.extent // lanes))
+    return min((lanes * n for n in range(1, most + 1)), key=gather.cost)
 
 
 def _flat(graph: Graph, group: Group) -> Mapping[Value, Shape]:
@@ -68,6 +79,8 @@ def _flat(graph: Graph, group: Group) -> Mapping[Value, Shape]:
     assert isinstance(op, BlockedConv)
     space, (x, w) = graph.type_of(result).shape, graph.inputs_of(result.node)
     window = op.convolution.window(op.weight[2:])
+    if group.pool is not None:
+        return {}
     pointwise = window.size == 1 and not any(map(any, window.padding))
     if len(space) < 5 or not pointwise or set(window.stride) != {1} or is_rigid(graph, group):
         return {}
@@ -95,27 +108,27 @@ class BlockedGather(Gather):
     flat: bool = False
 
     @cached_property
-    def node_op(self) -> BlockedConv:
+    def blocked_op(self) -> BlockedConv:
         op = self.binding.graph.node(self.result.node).op
         assert isinstance(op, BlockedConv)
         return op
 
     @cached_property
     def op(self) -> Convolution:
-        return self.node_op.convolution
+        return self.blocked_op.convolution
 
     @cached_property
     def shape(self) -> Shape:
         return plain_shape(self.binding.shape(self.result))
 
     @cached_property
-    def is_depthwise(self) -> bool:
-        return self.node_op.is_depthwise
+    def source_shape(self) -> Shape:
+        """(N, C / b, *spatial, b)."""
+        return self.binding.shape(self.source)
 
     @cached_property
-    def block(self) -> int:
-        """Channels in a block of the input."""
-        return self.binding.shape(self.source)[-1]
+    def is_depthwise(self) -> bool:
+        return self.blocked_op.is_depthwise
 
     # -- axes -------------------------------------------------------------------------------------
 
@@ -125,7 +138,8 @@ class BlockedGather(Gather):
 
     @cached_property
     def batch(self) -> Axis:
-        return Axis("n", self.shape[0], 1)
+        joins = self.flat and self.shape[2] < _SHORT
+        return Axis("n", self.shape[0]) if joins else Axis("n", self.shape[0], 1)
 
     @cached_property
     def channel(self) -> Axis:
@@ -134,12 +148,12 @@ class BlockedGather(Gather):
     @cached_property
     def channels(self) -> int:
         """Input channels of a group."""
-        return plain_shape(self.binding.shape(self.source))[1] // self.op.groups
+        return plain_shape(self.source_shape)[1] // self.op.groups
 
     @cached_property
     def unit(self) -> int:
         """Input channels that lie side by side: a block, or part of one."""
-        return math.gcd(self.channels, self.block)
+        return math.gcd(self.channels, self.source_shape[-1])
 
     @cached_property
     def depth(self) -> Axis:
@@ -151,18 +165,34 @@ class BlockedGather(Gather):
         """Input channels of a unit."""
         return Axis("cc", self.unit)
 
+    @cached_property
+    def stored(self) -> int:
+        """Output channels that lie side by side: a block, or part of one."""
+        return math.gcd(self.channel.extent, self.blocked_op.block)
+
     def slides(self) -> list[tuple[Slide, ...]]:
         if self.flat:
             return [(Slide(self.shape[2], (0, 1), 1, 0, 1, 1, (0, 1)),)]
-        return self.slides_of(self.node_op.weight[2:], plain_shape(self.binding.shape(self.source)))
+        return self.slides_of(self.blocked_op.weight[2:], plain_shape(self.source_shape))
 
     def outputs(self, slides: Sequence[Slide]) -> tuple[Axis, ...]:
         *outer, row = super().outputs(slides)
-        if row.extent < _SHORT:
-            return (*outer, row)
+        if self.binding.group.pool is not None:
+            row = replace(row, extent=row_length(self.pooled_rows))
         return (*(replace(axis, most=1) for axis in outer), row)
 
+    @property
+    def pooled_rows(self) -> WindowAxis:
+        """The windows of the pooling along the last spatial axis."""
+        op = self.binding.graph.node(self.binding.group.pool or "").op
+        assert isinstance(op, MaxPool)
+        return window_axes(op.window, self.binding.shape(self.result)[2:])[-2]
+
     def part(self, slides: Sequence[Slide]) -> Part:
+        return self.part_of(slides, self.binding.shape(self.weight)[-1])
+
+    def part_of(self, slides: Sequence[Slide], panel: int) -> Part:
+        """The outputs of some slides, for weights in panels of this width."""
         outputs = self.outputs(slides)
         taps = tuple(Axis(f"k{a.name}", s.taps) for a, s in zip(outputs, slides, strict=True))
         pixels = frozenset({self.group, self.batch, *outputs})
@@ -174,105 +204,39 @@ class BlockedGather(Gather):
             factors=(x, Factor(frozenset({self.group, self.channel}))),
             lanes=self.lanes,
             registers=self.binding.target.registers,
-            panel=self.binding.shape(self.weight)[-1],
+            panel=panel,
         )
         return Part(tuple(slides), outputs, taps, form)
 
-    # -- operands ---------------------------------------------------------------------------------
+    def cost(self, panel: int) -> float:
+        """Cycles with weights in panels of this width."""
+        forms = [self.part_of(slides, panel).form for slides in self.slides()]
+        variants = max(len(form.tilings) for form in forms) - 1
+        vectors = panel // self.lanes
+        unusual = variants + abs(vectors - VECTORS)
+        return sum(form.cost for form in forms) * (1 + _VARIANT * unusual)
 
-    def pack(self, part: Part) -> ir.Block:
-        return ()
+    # -- loops ------------------------------------------------------------------------------------
 
-    def multiply(self, part: Part, tile: Block, place: Place) -> Expr:
-        taps = [place[axis] for axis in part.taps]
-        places = tuple(
-            slide.input_place(place[output], tap)
-            for slide, output, tap in zip(part.slides, part.outputs, taps, strict=True)
-        )
-        kernel = (s.kernel_place(t) for s, t in zip(part.slides, taps, strict=True))
-        first = tile.start[self.channel]
-        panel, column = first // part.form.panel, place[self.channel] - first
-        if self.is_depthwise:
-            depth: Expr = ir.index(0)
-            major, minor = _divided(place[self.channel], self.block)
-        else:
-            depth = place[self.depth] * self.unit + place[self.within]
-            start = place[self.group] * self.channels + place[self.depth] * self.unit
-            major, minor = _divided(start, self.block)
-            minor = minor + place[self.within]
-        x = self._read((place[self.batch], major, *places, minor))
-        w = ir.Load(
-            self.binding.inputs[self.weight], (place[self.group], panel, depth, *kernel, column)
-        )
-        return ir.binary(ir.BinaryOp.MUL, x, w)
+    def lower(self) -> Lowered:
+        parts = [self.part(slides) for slides in self.slides()]
+        body: ir.Block = ()
+        for part in parts:
+            for tiling in part.form.tilings:
+                body += self.nest(part, tiling)
+        return self.binding.finish(body, max(parts, key=lambda p: p.form.cost).note)
+
+    def nest(self, part: Part, tiling: Tiling) -> ir.Block:
+        """All results of one width of tiles."""
+        tasks = PooledTasks if self.binding.group.pool else Tasks
+        return tasks(self, part, tiling).lower()
+
+    def weight_of(self, index: Index) -> Expr:
+        """An element of the packed weight."""
+        return reader(self.binding, self.weight)(index)
 
     def index(self, part: Part, place: Place) -> Index:
         channel = place[self.group] * self.channel.extent + place[self.channel]
-        major, minor = _divided(channel, self.node_op.block)
         spatial = (s.output_place(place[o]) for s, o in zip(part.slides, part.outputs, strict=True))
+        major, minor = divided(channel, self.blocked_op.block)
         return (place[self.batch], major, *spatial, minor)
-
-    # -- tiles ------------------------------------------------------------------------------------
-
-    def _nest(self, part: Part, tiling: Tiling) -> ir.Block:
-        """All tiles of one width."""
-        spans = {**tiling.blocks, self.channel: (tiling.columns,)}
-        rows = part.outputs[-2] if len(part.outputs) > 1 else part.outputs[-1]
-        chunks = self._chunks(part, spans, rows)
-        weights = self.channel.extent * part.form.depth
-        inner = (
-            (self.channel, rows)
-            if weights > math.prod(self.shape[2:]) * self.channels
-            else (rows, self.channel)
-        )
-        order = (self.group, self.batch, *(a for a in part.outputs[:-2]), *inner)
-        return over_chunks(
-            self.binding,
-            spans,
-            {axis: chunks.get(axis, 1) for axis in order},
-            (self.channel, rows),
-            lambda block: self._tile(part, block),
-        )
-
-    def _chunks(
-        self, part: Part, spans: Mapping[Axis, Sequence[Span]], rows: Axis
-    ) -> dict[Axis, int]:
-        """Blocks of rows, and panels, that a task takes."""
-        count, panels = (
-            spans[axis][0].count if spans[axis] else 1 for axis in (rows, self.channel)
-        )
-        outer = math.prod(
-            spans[axis][0].count
-            for axis in (self.group, self.batch, *part.outputs[:-2])
-            if spans[axis] and axis is not rows
-        )
-        pixels = spans[rows][0].length if spans[rows] else 1
-        if rows is not part.outputs[-1]:
-            pixels *= part.outputs[-1].extent
-        size = pixels * self.channels * self.dtype.size * math.prod(s.stride for s in part.slides)
-        high = count if math.prod(self.shape[2:]) < _ROWS * _ROWS else _TASKS
-        band = max(1, min(_BAND_BYTES // max(1, size), count))
-        tasks = max(1, -(-_TASKS // max(1, outer)))
-        if high is _TASKS:
-            band = max(1, min(band, count // tasks))
-            return {rows: band, self.channel: panels}
-        bands = -(-count // band)
-        share = max(1, min(panels, panels * bands // tasks))
-        return {rows: band, self.channel: share}
-
-    def _tile(self, part: Part, tile: Block) -> ir.Block:
-        return register_tile(
-            self.binding,
-            part.form,
-            self.dtype,
-            tile,
-            lambda place: self.multiply(part, tile, place),
-            lambda x, place: store_results(self.binding, {self.result: x}, self.index(part, place)),
-            exact=self.is_depthwise,
-            stored=min(self.lanes, self.node_op.block) if self.node_op.block > 1 else self.lanes,
-        )
-
-
-def _divided(channel: Expr, block: int) -> tuple[Expr, Expr]:
-    """The block a channel is in, and its place there."""
-    return channel // block, channel % block

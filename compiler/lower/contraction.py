@@ -359,13 +359,13 @@ def register_tile(
     def at(column: int) -> Place:
         return {**place, form.lane: place[form.lane] + (lane + column)}
 
-    steps: list[tuple[ir.Var, int]] = []
+    steps: ir.Loops = ()
     where: dict[Axis, Expr] = {}
     for axis in form.summed:
         start, length = (summed or {}).get(axis, (ir.index(0), axis.extent))
-        var = binding.var(axis.name)
-        steps.append((var, length))
-        where[axis] = start + var
+        number_of_step, loop = binding.loop(axis.name, length)
+        steps += loop
+        where[axis] = start + number_of_step
     add: dict[int, ir.Block] = {}
     for c, _ in computed.parts:
         x = multiply({**at(c), **where})
@@ -374,7 +374,7 @@ def register_tile(
     finish = {c: write(ir.Load(sums, (number, lane + c)), at(c)) for c, _ in results.parts}
     return (
         *clear(sums, count, computed, binding.var("m"), lane),
-        *ir.loop_nest(tuple(steps), step),
+        *ir.loop_nest(steps, step),
         *ir.loop_nest(loops, results.each(lane, finish), LoopKind.UNROLLED),
     )
 

@@ -77,12 +77,15 @@ class Pooling:
         """One window; `touches`: whether it may touch padding along the innermost axis."""
         if isinstance(self.op, MaxPoolGather):
             return self._gather(index)
-        every = [axis.has_padding for axis in self.axes[:-1]] + [touches]
+        return self.window_touching(index, [a.has_padding for a in self.axes[:-1]] + [touches])
+
+    def window_touching(self, index: Index, touches: Sequence[bool]) -> ir.Block:
+        """One window that may touch padding along some axes."""
         if not isinstance(self.op, MaxPool):
-            return self._extremum_or_sum(index, every, ReduceOp.ADD)
+            return self._extremum_or_sum(index, touches, ReduceOp.ADD)
         if self._needs_position:
-            return self._maximum_and_position(index, every)
-        return self._extremum_or_sum(index, every, ReduceOp.MAX)
+            return self._maximum_and_position(index, touches)
+        return self._extremum_or_sum(index, touches, ReduceOp.MAX)
 
     @cached_property
     def _needs_position(self) -> bool:

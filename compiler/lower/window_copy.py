@@ -61,6 +61,11 @@ class Reach:
         low, high = self.slide.reads(self.length)
         return high - low
 
+    @cached_property
+    def _first(self) -> int:
+        """The first place that output 0 reads; that of tap 0 unless taps go backwards."""
+        return self.slide.first + min(0, (self.slide.taps - 1) * self.slide.dilation)
+
     @property
     def by_taps(self) -> bool:
         """Whether the copy holds the places of each tap, not all between the first and the last."""
@@ -81,13 +86,15 @@ class Reach:
         """Where the copy has what a tap of an output reads."""
         if self.by_taps:
             return tap * self.length + output
-        return output * self.slide.stride + tap * self.slide.dilation
+        slide = self.slide
+        return output * slide.stride + tap * slide.dilation + (slide.first - self._first)
 
     def runs(self, start: Expr) -> list[Run]:
         """The copy for the outputs from `start` on."""
-        first = start * self.slide.stride + self.slide.first
         if not self.by_taps:
-            return [Run(ir.index(0), self._first_to_last, first, 1)]
+            source = start * self.slide.stride + self._first
+            return [Run(ir.index(0), self._first_to_last, source, 1)]
+        first = start * self.slide.stride + self.slide.first
         stride, dilation = self.slide.stride, self.slide.dilation
         return [
             Run(ir.index(t * self.length), self.length, first + t * dilation, stride)
