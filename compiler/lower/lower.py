@@ -63,7 +63,7 @@ _FAMILIES: dict[type[Op], Family] = {
 # With a max-pool behind them.
 _POOLED: dict[type[Op], Family] = {
     Conv: lower_conv_pool,
-    BlockedConv: lower_conv_pool,
+    BlockedConv: lower_blocked_conv,
     WinogradConv: lower_winograd_pool,
 }
 
