@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..runtime.image import Image, StoredGraph
+from .errors import UsageError
 from .graph import Graph
 from .layout import BlockChannels
 from .llvm.cache import ObjectCache, object_key
@@ -32,10 +33,13 @@ from .passes.partition import Group, partition
 from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
 from .passes.snapshot import Snapshot
+from .passes.winograd import Winograd
 from .plan import Placed, Planner
 from .printer import print_group
 from .report import Report
 from .routine import Routine
+
+ALGORITHMS = ("fastest", "direct")
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,18 @@ class Options:
         passes: graph passes, in order; the standard ones by default.
         workers: processes that compile kernels; as many as there are processors by default.
         layout: whether convolutions work on blocks of channels.
+        algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm.
     """
 
     target: Target = field(default_factory=Target.host)
     passes: Sequence[Pass] | None = None
     workers: int | None = None
     layout: bool = False
+    algorithms: str = "fastest"
+
+    def __post_init__(self) -> None:
+        if self.algorithms not in ALGORITHMS:
+            raise UsageError(f"algorithms={self.algorithms!r} is none of {', '.join(ALGORITHMS)}")
 
 
 @dataclass(frozen=True)
@@ -87,15 +97,16 @@ def standard_passes() -> tuple[Pass, ...]:
     )
 
 
-def layout_passes(target: Target) -> tuple[Pass, ...]:
+def layout_passes(options: Options) -> tuple[Pass, ...]:
     """The passes that follow on the standard ones where values may be in blocks of channels."""
-    return (BlockChannels(target), Simplify(), ShareCommonSubexpressions())
+    winograd = () if options.algorithms == "direct" else (Winograd(options.target),)
+    return (BlockChannels(options.target), *winograd, Simplify(), ShareCommonSubexpressions())
 
 
 def _passes(options: Options) -> tuple[Pass, ...]:
     if options.passes is not None:
         return tuple(options.passes)
-    return standard_passes() + (layout_passes(options.target) if options.layout else ())
+    return standard_passes() + (layout_passes(options) if options.layout else ())
 
 
 def optimize(graph: Graph, options: Options, report: Report) -> Graph:

@@ -38,6 +38,7 @@ def compile(
     target: str | Target | None = None,
     dump: str | Path | None = None,
     workers: int | None = None,
+    algorithms: str = "fastest",
 ) -> Executable:
     """Compiles a network to machine code.
 
@@ -50,6 +51,8 @@ def compile(
         target: "avx512", "avx2" or "sse"; the host by default.
         dump: folder into which the text of every stage is written.
         workers: processes that compile kernels.
+        algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm, in whose
+            results a NaN or an infinity spreads to neighbouring pixels.
 
     Returns:
         What can be called with NumPy arrays.
@@ -59,7 +62,8 @@ def compile(
     """
     chosen = Target.named(target) if isinstance(target, str) else target or Target.host()
     report = Report(Path(dump) if dump else None)
-    compiled = compile_graph(as_graph(source, *specs), Options(chosen, workers=workers), report)
+    options = Options(chosen, workers=workers, algorithms=algorithms)
+    compiled = compile_graph(as_graph(source, *specs), options, report)
     return Executable(compiled.image, threads, report=report)
 
 

@@ -19,9 +19,15 @@ from .console import note, note_stage, working
 def compile_network(
     graph: Graph, options: argparse.Namespace, dump: Path | None = None
 ) -> Executable:
-    """The graph, compiled as --target and --threads say."""
+    """The graph, compiled as --target, --algorithms and --threads say."""
     with working(f"compiling {graph.name} …", options.verbose):
-        executable = compile(graph, threads=options.threads, target=options.target, dump=dump)
+        executable = compile(
+            graph,
+            threads=options.threads,
+            target=options.target,
+            dump=dump,
+            algorithms=options.algorithms,
+        )
     if options.verbose and executable.report is not None:
         note_stage(Stage("in all", executable.report.seconds, ""))
         note(str(executable.memory))

@@ -36,4 +36,5 @@ def run(options: argparse.Namespace) -> None:
     if not any(k == options.node or k.startswith(f"{options.node}.") for k in known):
         raise UsageError(unknown("node", options.node, known, graph.name))
     target = Target.named(options.target) if options.target else Target.host()
-    print(explain(graph, options.node, Options(target)).text(options.llvm, options.asm))
+    chosen = Options(target, algorithms=options.algorithms)
+    print(explain(graph, options.node, chosen).text(options.llvm, options.asm))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 TARGETS = ("avx512", "avx2", "sse")
+ALGORITHMS = ("fastest", "direct")
 
 _SHAPE = re.compile(r"(?:\d+(?:x\d+)*|scalar)")
 
@@ -95,8 +96,14 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """The machine to compile for."""
+    """The machine to compile for, and the algorithms."""
     parser.add_argument("--target", choices=TARGETS, help="instruction set (this machine's)")
+    parser.add_argument(
+        "--algorithms",
+        choices=ALGORITHMS,
+        default=ALGORITHMS[0],
+        help="direct: convolutions without Winograd's algorithm",
+    )
 
 
 def positive(text: str) -> int:

@@ -10,7 +10,7 @@ from ...compiler.errors import UsageError
 from ...compiler.types import Array, DType, TensorType
 from ...runtime.executable import Executable
 from .arrays import Given, fill, read_inputs
-from .options import is_type
+from .options import ALGORITHMS, is_type
 
 
 def network_of(options: argparse.Namespace, given: Given) -> Executable:
@@ -18,7 +18,8 @@ def network_of(options: argparse.Namespace, given: Given) -> Executable:
 
     The compiler is only imported where something has to be compiled.
     """
-    if options.source.endswith(".qn") and options.target is None:
+    as_it_is = options.target is None and options.algorithms == ALGORITHMS[0]
+    if options.source.endswith(".qn") and as_it_is:
         return _from_file(options)
     from ..source import source_of
     from .build import compile_network, specs_of
