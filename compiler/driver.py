@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..runtime.image import Image, StoredGraph
+from ..runtime.program import Program
 from .errors import UsageError
 from .graph import Graph
 from .layout import BlockChannels
-from .llvm.cache import ObjectCache, object_key
 from .llvm.codegen import assembly
-from .llvm.emit import emit, fingerprint
-from .llvm.pool import compile_all
+from .llvm.emit import emit
+from .llvm.machine_code import MachineCode
 from .llvm.target import Target
 from .loops.bounds import prove
 from .loops.ir import Kernel, walk
@@ -178,12 +178,7 @@ def compile_graph(
     prepared = prepare(graph, options, report)
     optimized = prepared.main
     planner = Planner(optimized, lower_groups(optimized, options, report))
-    with report.stage("plan") as describe:
-        program = planner.run()
-        describe(f"{program.arena_bytes / 1e6:.1f} MB between kernels")
-    kernels = {p.routine.symbol: p.lowered.kernel for p in planner.kernels}
-    report.write("loops", lambda: "\n\n".join(print_kernel(k) for k in kernels.values()))
-    objects = compile_kernels(kernels, options, report)
+    program, objects = _assemble(planner, options, report)
     known = [n.name for n in optimized.leaves(Constant) if n.name in optimized.data]
     image = Image(
         program,
@@ -196,27 +191,29 @@ def compile_graph(
     return Compiled(image, optimized, tuple(p.group for p in planner.kernels if p.group), report)
 
 
-def compile_kernels(
-    kernels: Mapping[str, Kernel], options: Options, report: Report
-) -> dict[str, bytes]:
-    """Machine code of kernels by their symbols: from the cache, or compiled now."""
-    cache = ObjectCache()
-    keys = {symbol: object_key(options.target, fingerprint(), symbol) for symbol in kernels}
-    objects: dict[str, bytes] = {}
-    with report.stage("emit") as describe:
-        for symbol in kernels:
-            found = cache.get(keys[symbol])
-            if found is not None:
-                objects[symbol] = found
-        units = {s: emit(k, options.target, s).ir for s, k in kernels.items() if s not in objects}
-        describe(f"{sum(map(len, units.values())) // 1024} KB of LLVM IR")
-    with report.stage("machine code") as describe:
-        result = compile_all(units, options.target, None, options.workers)
-        for symbol, data in result.objects.items():
-            cache.put(keys[symbol], data)
-        describe(f"{len(units)} kernels compiled, {len(objects)} from the cache")
+def _assemble(
+    planner: Planner, options: Options, report: Report
+) -> tuple[Program, dict[str, bytes]]:
+    """The program, and the machine code that it calls. Workers compile while it is planned."""
+    with MachineCode(options.target, options.workers) as code:
+        with report.stage("emit") as describe:
+            describe(f"{code.add(_kernels(planner)) // 1024} KB of LLVM IR")
+        with report.stage("plan") as describe:
+            program = planner.run()
+            describe(f"{program.arena_bytes / 1e6:.1f} MB between kernels")
+        kernels = _kernels(planner)  # copies have come to them
+        report.write("loops", lambda: "\n\n".join(print_kernel(k) for k in kernels.values()))
+        with report.stage("machine code") as describe:
+            code.add(kernels)
+            objects = code.objects()
+            describe(f"{code.compiled} kernels compiled, {code.cached} from the cache")
     _dump_code(kernels, options.target, report)
-    return {**objects, **result.objects}
+    return program, objects
+
+
+def _kernels(planner: Planner) -> dict[str, Kernel]:
+    """The kernels of a plan by their symbols, equal ones once."""
+    return {p.routine.symbol: p.lowered.kernel for p in planner.kernels}
 
 
 def _dump_code(kernels: Mapping[str, Kernel], target: Target, report: Report) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 from quern.compiler.errors import ArtifactError, QuernError, UsageError
 from quern.compiler.llvm import jit, pool, target
 from quern.compiler.llvm.codegen import CodegenError, assembly, compile_to_object
-from quern.compiler.llvm.pool import compile_all, usable_cpus
+from quern.compiler.llvm.pool import Compilation, compile_all, usable_cpus
 from quern.compiler.llvm.target import Target
 from quern.compiler.types import DType
 
@@ -392,6 +393,27 @@ class TestParallel:
         for thread in threads:
             thread.join()
         assert results == [expected] * 3
+
+    def test_workers_begin_while_units_are_added(self) -> None:
+        expected = compile_all(self.units, HOST, workers=1).objects
+        with Compilation(HOST, workers=2) as compilation:
+            for name, ir in self.units.items():
+                compilation.add(name, ir)
+            for _ in range(3000):
+                if compilation._found:
+                    break
+                time.sleep(0.01)
+            assert compilation._found
+            compilation.add("one more", add_constant("f", 1.0))
+            objects = compilation.result().objects
+        assert list(objects) == [*self.units, "one more"]
+        assert {name: objects[name] for name in self.units} == expected
+
+    def test_nobody_waits_for_units_that_are_given_up(self) -> None:
+        with Compilation(HOST, workers=2) as compilation:
+            for name, ir in self.units.items():
+                compilation.add(name, ir)
+        assert compile_all(self.units, HOST, workers=2).compiled == len(self.units)
 
     def test_number_of_cores_is_what_the_process_may_use(self) -> None:
         assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))

@@ -8,30 +8,26 @@ guard, and starts in 0.1 s; a module that makes LLVM abort ends a worker, not th
 from __future__ import annotations
 
 import atexit
-import math
 import os
-import selectors
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-import llvmlite
-
-from . import backend
 from .cache import ObjectCache, object_key
-from .codegen import CodegenError, compile_to_object, diagnose, stamped
+from .codegen import CodegenError, compile_to_object
+from .processors import usable_cpus as usable_cpus
+from .service import Queue, Service
 from .target import Target
+from .worker import Worker
 
 # Measured: seconds to compile a module, and until a worker is ready.
 _SECONDS_PER_MODULE = 0.006
-_SECONDS_PER_BYTE = 0.5e-6
+_SECONDS_PER_BYTE = 1.2e-6
 _SECONDS_TO_START = 0.12
 _MAX_WORKERS = 32
 
@@ -71,43 +67,118 @@ def compile_all(
     Raises:
         CodegenError: LLVM refuses a unit's IR, or dies of it; the message names the unit.
     """
-    began = time.perf_counter()
-    names: dict[str, list[str]] = {}  # IR text -> its units
-    for name, ir in units.items():
-        names.setdefault(ir, []).append(name)
-    found: dict[str, bytes] = {}
-    keys = {ir: object_key(target, ir) for ir in names} if cache else {}
-    for ir, key in keys.items():
-        if cache and (data := cache.get(key)) is not None:
-            found[ir] = data
-    # Longest first, so that no worker is left with a long one at the end.
-    todo = sorted((ir for ir in names if ir not in found), key=len, reverse=True)
-    cached = len(found)
-
-    def keep(ir: str, data: bytes) -> None:
-        found[ir] = data
-        if cache:
-            cache.put(keys[ir], data)
-
-    first = {ir: names[ir][0] for ir in todo}
-    count = _worker_count(todo, workers)
-    if count > 1:
-        todo = _POOL.compile(todo, first, target, count, keep)
-    for ir in todo:
-        keep(ir, _compile_here(ir, first[ir], target))
-    objects = {name: found[ir] for name, ir in units.items()}
-    return CompileResult(objects, len(first), cached, time.perf_counter() - began)
+    with Compilation(target, cache, workers) as compilation:
+        for name, ir in units.items():
+            compilation.add(name, ir)
+        return compilation.result()
 
 
-def _compile_here(ir: str, unit: str, target: Target) -> bytes:
-    try:
-        return compile_to_object(ir, target)
-    except CodegenError as error:
-        raise CodegenError(f"{unit}: {error}", line=error.line, unit=unit) from None
+class Compilation:
+    """Modules on their way to objects: workers begin with the first ones while more are added.
+
+    Arguments:
+        target: what to compile for.
+        cache: where to look first, and to keep what was compiled.
+        workers: worker processes to use, see `compile_all`.
+    """
+
+    def __init__(
+        self, target: Target, cache: ObjectCache | None = None, workers: int | None = None
+    ) -> None:
+        self._target = target
+        self._cache = cache
+        self._asked = workers
+        self._began = time.perf_counter()
+        self._units: dict[str, str] = {}  # name -> IR text
+        self._first: dict[str, str] = {}  # IR text -> the first unit that has it
+        self._found: dict[str, bytes] = {}
+        self._todo: list[str] = []
+        self._queue: Queue | None = None
+        # Not the thread itself is waited for: one whose `join` was interrupted counts as ended.
+        self._served = threading.Event()
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._queue is not None:
+            self._queue.close(cancel=True)
+            self._served.wait()
+            self._queue.free()
+
+    def add(self, name: str, ir: str) -> None:
+        """One more unit."""
+        self._units[name] = ir
+        if ir in self._first:
+            return
+        self._first[ir] = name
+        if self._cache is not None:
+            data = self._cache.get(object_key(self._target, ir))
+            if data is not None:
+                self._found[ir] = data
+                return
+        self._todo.append(ir)
+        if self._queue is not None:
+            self._queue.put(ir)
+        elif _worker_count(self._todo, self._asked) > 1:
+            self._start()
+
+    def result(self) -> CompileResult:
+        """All objects, once they are there.
+
+        Raises:
+            CodegenError: LLVM refuses a unit's IR, or dies of it; the message names the unit.
+        """
+        if self._queue is not None:
+            self._queue.close()
+            self._served.wait()
+        if self._error is not None:
+            raise self._error
+        for ir in self._todo:
+            if ir not in self._found:
+                self._keep(ir, self._compile_here(ir))
+        objects = {name: self._found[ir] for name, ir in self._units.items()}
+        seconds = time.perf_counter() - self._began
+        cached = len(self._first) - len(self._todo)
+        return CompileResult(objects, len(self._todo), cached, seconds)
+
+    def _start(self) -> None:
+        self._queue = Queue()
+        for ir in self._todo:
+            self._queue.put(ir)
+        threading.Thread(target=self._serve, args=(self._queue,), daemon=True).start()
+
+    def _serve(self, queue: Queue) -> None:
+        """Keeps workers busy until the queue is closed and empty."""
+        count = min(usable_cpus(), _MAX_WORKERS) if self._asked is None else self._asked
+        try:
+            _POOL.serve(queue, self._first, self._target, count, self._keep)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._served.set()
+
+    def _keep(self, ir: str, data: bytes) -> None:
+        self._found[ir] = data
+        if self._cache is not None:
+            self._cache.put(object_key(self._target, ir), data)
+
+    def _compile_here(self, ir: str) -> bytes:
+        unit = self._first[ir]
+        try:
+            return compile_to_object(ir, self._target)
+        except CodegenError as error:
+            raise CodegenError(f"{unit}: {error}", line=error.line, unit=unit) from None
 
 
 def _worker_count(todo: Sequence[str], asked: int | None) -> int:
-    """How many workers to use; 1 stands for none."""
+    """How many workers to use for these modules alone; 1 stands for none."""
     if asked is not None:
         return max(1, min(asked, len(todo)))
     count = min(usable_cpus(), len(todo), _MAX_WORKERS)
@@ -116,112 +187,12 @@ def _worker_count(todo: Sequence[str], asked: int | None) -> int:
     return count if count > 1 and alone / count + start < 0.8 * alone else 1
 
 
-def usable_cpus() -> int:
-    """Cores this process may use: its affinity, and the CPU quota of its control group."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        count = os.cpu_count() or 1
-    return max(1, math.ceil(min(count, _cpu_quota())))
-
-
-def _cpu_quota() -> float:
-    """CPUs that the control groups of this process (version 2 or 1) allow; inf for no limit."""
-    root = Path("/sys/fs/cgroup")
-    quota = math.inf
-    with suppress(OSError, StopIteration):
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-        group = next(line[3:] for line in groups if line.startswith("0::"))
-        folder = root / group.strip("/")
-        while root in (folder, *folder.parents):  # a limit binds all groups below it
-            with suppress(OSError, ValueError):  # "max": no limit
-                limit, period = (folder / "cpu.max").read_text().split()
-                quota = min(quota, int(limit) / int(period))
-            folder = folder.parent
-    with suppress(OSError, ValueError):
-        limit = (root / "cpu/cpu.cfs_quota_us").read_text()
-        period = (root / "cpu/cpu.cfs_period_us").read_text()
-        if int(limit) > 0:
-            quota = min(quota, int(limit) / int(period))
-    return quota
-
-
-class _Died(Exception):
-    """A worker has ended unasked; the message is how."""
-
-
-class _Worker:
-    """One worker process. It is given one module at a time."""
-
-    def __init__(self) -> None:
-        self.ready = False
-        self.job = ""
-        # Standard error goes to a file, as a full pipe would make LLVM wait for a reader.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        site = Path(llvmlite.__file__).parent.parent
-        command = [sys.executable, "-I", "-S", backend.__file__, str(site)]
-        try:
-            self._process = subprocess.Popen(
-                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
-            )
-        except BaseException:
-            self._log.close()
-            raise
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests, self._replies = self._process.stdin, self._process.stdout
-
-    def fileno(self) -> int:
-        """Where its replies come from, for a selector."""
-        return self._replies.fileno()
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def send(self, ir: str, target: Target) -> None:
-        """Give it a module to compile; that it is dead shows when the reply is read."""
-        self.job = ir
-        texts = [t.encode() for t in (target.cpu, target.llvm_features, stamped(ir, target))]
-        message = backend.REQUEST.pack(*map(len, texts)) + b"".join(texts)
-        with suppress(BrokenPipeError):
-            backend.write_all(self._requests.fileno(), message)
-
-    def receive(self) -> tuple[int, bytes]:
-        """Its next reply: a status of `backend` and what belongs to it."""
-        header = backend.read_exactly(self.fileno(), backend.REPLY.size)
-        if header is not None:
-            status, length = backend.REPLY.unpack(header)
-            data = backend.read_exactly(self.fileno(), length)
-            if data is not None:
-                return status, data
-        raise _Died(self._last_words())
-
-    def _last_words(self) -> str:
-        """How it ended, and the first error it wrote, on one line."""
-        code = self._process.wait()
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").splitlines()
-        errors = [line.strip() for line in lines if "error" in line.lower()]
-        return ": ".join([f"signal {-code}" if code < 0 else f"exit code {code}", *errors[:1]])
-
-    def close(self, *, kill: bool = True) -> None:
-        """End it and free what it holds; `kill=False` in a forked child, whose worker it is not."""
-        if kill:
-            self._process.kill()
-            self._process.wait()
-        else:
-            self._process.returncode = 0
-        for file in (self._requests, self._replies, self._log):
-            file.close()
-
-
 class _Pool:
     """The workers of this process, started when there is work and kept for more."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._unavailable = False
 
     @property
@@ -229,25 +200,26 @@ class _Pool:
         """How many workers need not be started any more."""
         return sum(worker.alive for worker in list(self._workers))
 
-    def compile(
+    def serve(
         self,
-        todo: Sequence[str],
+        queue: Queue,
         names: Mapping[str, str],
         target: Target,
         count: int,
         done: Callable[[str, bytes], None],
-    ) -> list[str]:
-        """Compile IR texts on `count` workers; each object goes to `done` as soon as it is there.
+    ) -> None:
+        """Compile what is in the queue on `count` workers, until it is closed and empty.
 
-        Returns the texts that are left, where this system does not let workers run.
+        Each object goes to `done` as soon as it is there. Where this system does not let workers
+        run, modules stay in the queue.
         """
         with self._lock:
             try:
                 for worker in [w for w in self._workers if not w.alive]:
                     self._dismiss(worker)
-                while len(self._workers) < count and self._hire():
-                    pass
-                return self._run(deque(todo), names, target, self._workers[:count], done)
+                idle = self._workers[:count]
+                hire = count - len(idle)
+                Service(queue, names, target, idle, hire, self, done).run()
             except BaseException:
                 self.close()  # they may be busy: after Ctrl-C or an error nobody waits for them
                 raise
@@ -258,70 +230,24 @@ class _Pool:
             worker.close(kill=kill)
         self._workers.clear()
 
-    def _hire(self) -> _Worker | None:
+    def hire(self) -> Worker | None:
         """One more worker; None where the system has none to give."""
         # The executable of a frozen program is the program itself, not Python.
         if self._unavailable or getattr(sys, "frozen", False) or not sys.executable:
             return None
         with suppress(OSError):
-            self._workers.append(_Worker())
+            self._workers.append(Worker())
             return self._workers[-1]
         return None
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def dismiss(self, worker: Worker) -> None:
+        """Parts with a worker that has died; where it never came up, no other would."""
+        self._dismiss(worker)
+        self._unavailable |= not worker.ready
+
+    def _dismiss(self, worker: Worker) -> None:
         self._workers.remove(worker)
         worker.close()
-
-    def _run(
-        self,
-        todo: deque[str],
-        names: Mapping[str, str],
-        target: Target,
-        workers: Sequence[_Worker],
-        done: Callable[[str, bytes], None],
-    ) -> list[str]:
-        suspects: set[str] = set()  # a worker has died over them once
-        with selectors.DefaultSelector() as selector:
-
-            def employ(worker: _Worker) -> None:
-                if todo:
-                    worker.send(todo.popleft(), target)
-                    selector.register(worker, selectors.EVENT_READ)
-
-            def replace(worker: _Worker, how: str) -> None:
-                self._dismiss(worker)
-                todo.appendleft(worker.job)
-                if not worker.ready:  # it never came up, and so would no other
-                    self._unavailable = True
-                    return
-                # It may have been ended from outside, or have gone idle: try once more.
-                another = None if worker.job in suspects else self._hire()
-                if another is None:
-                    unit = names[worker.job]
-                    raise CodegenError(f"{unit}: LLVM died compiling it ({how})", unit=unit)
-                suspects.add(worker.job)
-                employ(another)
-
-            for worker in workers:
-                employ(worker)
-            while selector.get_map():
-                for event, _ in selector.select():
-                    worker = event.fileobj  # type: ignore[assignment]
-                    try:
-                        status, data = worker.receive()
-                    except _Died as died:
-                        selector.unregister(worker)
-                        replace(worker, str(died))
-                        continue
-                    if status == backend.READY:
-                        worker.ready = True
-                    elif status == backend.REFUSED:
-                        raise diagnose(worker.job, data.decode(), names[worker.job])
-                    else:
-                        selector.unregister(worker)
-                        done(worker.job, data)
-                        employ(worker)
-        return list(todo)
 
 
 _POOL = _Pool()
