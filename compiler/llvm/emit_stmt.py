@@ -26,8 +26,8 @@ from .linear import Linear
 from .reductions import Reduction, VectorPlan
 from .scope import Place, Result, Scope
 
-# Workers have ordinary thread stacks; what is bigger belongs into scratch.
-_STACK_BYTES = 256 * 1024
+# A share of a thread's stack of 8 MB; what is bigger belongs into scratch.
+_STACK_BYTES = 1024 * 1024
 # A vector loop that moves through register buffers is written out up to this many chunks, and so
 # are the accumulators of a reduction.
 _WRITTEN_OUT = 64

@@ -21,7 +21,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 
 from ..graph import Graph, Value
 from ..llvm.target import Target
@@ -33,15 +32,19 @@ from ..passes.partition import Group
 from ..types import DType, Shape
 from .binding import Binding, Lowered
 from .elements import Index
-from .epilogue import store_results
 from .padding import reader
 from .slide import Slide, forward_slides
 from .tile import Columns, Span, balanced, clear, panels
-from .weight_form import Form, flat_shapes, operands_are_shared, weight_form
+from .weight_form import Form, weight_form
+from .weight_results import (
+    Lengths,
+    Starts,
+    WeightResults,
+    flat_shapes,
+    operands_are_shared,
+    over_spans,
+)
 from .window_copy import Reach, Run, WindowCopy
-
-Starts = Mapping[str, Expr]
-Lengths = Mapping[str, int]
 
 
 def lower_conv_weight(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -153,88 +156,28 @@ class WeightGradient:
             "c": form.channel_spans,
             "k": form.lane_spans,
         }
-        body = self.over(spans, self._task, LoopKind.PARALLEL)
-        return self.binding.finish(body + self._combine(), form.note)
-
-    def over(
-        self,
-        spans: Mapping[str, Sequence[Span]],
-        body: Callable[[Starts, Lengths], ir.Block],
-        kind: LoopKind = LoopKind.SERIAL,
-    ) -> ir.Block:
-        """Loops over blocks along some axes; each combination of lengths is a nest of its own."""
-        result: ir.Block = ()
-        for combination in product(*spans.values()):
-            loops: list[tuple[ir.Var, int]] = []
-            starts: dict[str, Expr] = {}
-            for name, span in zip(spans, combination, strict=True):
-                starts[name] = ir.index(span.start)
-                if span.count > 1:
-                    var = self.binding.var(name)
-                    loops.append((var, span.count))
-                    starts[name] = var * span.length + span.start
-            if kind is LoopKind.PARALLEL and not loops:
-                loops.append((self.binding.var("task"), 1))
-            lengths = {n: s.length for n, s in zip(spans, combination, strict=True)}
-            result += ir.loop_nest(tuple(loops), body(starts, lengths), kind)
-        return result
+        body = over_spans(self.binding, spans, self._task, LoopKind.PARALLEL)
+        return self.binding.finish(body + self.results.combine(), form.note)
 
     @cached_property
-    def partial(self) -> Buffer | None:
-        """The sums of all parts of the pixels, (parts, K, C / groups * taps)."""
-        if self.form.parts == 1:
-            return None
-        shape = (self.form.parts, self.shape[0], math.prod(self.shape[1:]))
-        return self.binding.local("partial", shape, self.dtype, Space.SCRATCH)
+    def results(self) -> WeightResults:
+        return WeightResults(self.binding, self.result, self.is_flat, self.form.parts)
 
     def _task(self, start: Starts, length: Lengths) -> ir.Block:
         """The sums of some results over some pixels."""
         task = Task(self, start, length)
-        return (*task.clear(), *self.over(task.pixel_spans, task.add), *task.finish())
+        return (
+            *task.clear(),
+            *over_spans(self.binding, task.pixel_spans, task.add),
+            *task.finish(),
+        )
 
-    def put(self, x: Expr, start: Starts, channel: Expr, row: Expr) -> ir.Block:
-        """Stores a sum of a task: row `row` of output channel `channel`."""
-        if self.partial is None:
-            return self.store(x, channel, row)
+    def part(self, start: Starts) -> Expr:
+        """Number of the part of the pixels that a task sums."""
         part: Expr = ir.index(0)
         for name, spans in self.form.chunks.items():
-            length = spans[0].length
-            part = part * sum(s.count for s in spans) + start[name] // length
-        return (ir.Store(self.partial, (part, channel, row), x),)
-
-    def store(self, x: Expr, channel: Expr, row: Expr) -> ir.Block:
-        """Stores a result."""
-        index: Index = (channel, row)
-        if not self.is_flat:
-            rest = row
-            inner: list[Expr] = []
-            for extent in reversed(self.shape[2:]):
-                inner.append(rest % extent)
-                rest = rest // extent
-            index = (channel, rest, *reversed(inner))
-        return store_results(self.binding, {self.result: x}, index)
-
-    def row_loop(self, row: ir.Var, count: int, body: ir.Block) -> ir.Block:
-        """A loop over neighbouring rows of a result: in lanes if they are neighbours in memory."""
-        if self.is_flat:
-            return (ir.For(row, count, body, LoopKind.VECTOR, self.binding.lanes(self.dtype)),)
-        return (ir.For(row, count, body),)
-
-    def _combine(self) -> ir.Block:
-        """Adds the sums of all parts, in order."""
-        if self.partial is None:
-            return ()
-        parts, channels, rows = self.partial.shape
-        part, channel, row = (self.binding.var(hint) for hint in ("part", "k", "r"))
-        total = self.binding.local("total", (), self.dtype, Space.REGISTER)
-        add = ir.Accumulate(total, (), ReduceOp.ADD, ir.Load(self.partial, (part, channel, row)))
-        body: ir.Block = (
-            ir.Alloc(total),
-            ir.Store(total, (), ir.Const(0.0, self.dtype)),
-            ir.For(part, parts, (add,)),
-            *self.store(ir.Load(total, ()), channel, row),
-        )
-        return (ir.For(channel, channels, self.row_loop(row, rows, body), LoopKind.PARALLEL),)
+            part = part * sum(s.count for s in spans) + start[name] // spans[0].length
+        return part
 
 
 @dataclass
@@ -323,7 +266,7 @@ class Task:
     def finish(self) -> ir.Block:
         """Stores the sums: of each output channel its rows, which lie together in the result."""
         body: ir.Block = ()
-        form = self.form
+        form, results = self.form, self.whole.results
         rows = self.sums.shape[1]
         group, channels = self.start["g"], self.whole.shape[0] // self.whole.op.groups
         for span in self.panels:
@@ -334,9 +277,9 @@ class Task:
                 channel = group * channels + channel
             first = self.start["c"] * (form.inner * form.taps)
             x = ir.Load(self.sums, (number, row, column))
-            store = self.whole.put(x, self.start, channel, first + row)
+            store = results.put(x, self.whole.part(self.start), channel, first + row)
             nest = ((panel, span.count), (column, span.length))
-            body += ir.loop_nest(nest, self.whole.row_loop(row, rows, store))
+            body += ir.loop_nest(nest, results.row_loop(row, rows, store))
         return body
 
 
@@ -387,7 +330,7 @@ class PixelBlock:
         def tile(start: Starts, box: Lengths) -> ir.Block:
             return self._tile(number, width, start, box, dy)
 
-        return copy + self.whole.over(boxes, tile)
+        return copy + over_spans(self.whole.binding, boxes, tile)
 
     # -- operands ---------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from ..ops.pool import (
     SumPoolGradient,
 )
 from ..ops.winograd import WinogradConv, WinogradWeight
+from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..passes.partition import Group
 from .binding import Lowered
 from .blocked_conv import lower_blocked_conv
@@ -37,6 +38,7 @@ from .scatter import lower_scatter
 from .winograd import lower_winograd
 from .winograd_filter import lower_winograd_filter
 from .winograd_pool import lower_winograd_pool
+from .winograd_weight import lower_winograd_weight
 
 Family = Callable[[Graph, Group, Target], Lowered]
 
@@ -47,6 +49,7 @@ _FAMILIES: dict[type[Op], Family] = {
     ConvInputGradient: lower_conv,
     ConvWeightGradient: lower_conv_weight,
     BlockedConvWeightGradient: lower_conv_weight,
+    WinogradConvWeightGradient: lower_winograd_weight,
     MaxPool: lower_pool,
     SumPool: lower_pool,
     MaxPoolGather: lower_pool,

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
 
-from ..graph import Graph, Value
-from ..passes.partition import Group
 from ..types import Shape
 from .slide import Slide
-from .space import aligned_values, is_rigid
 from .tile import Span, balanced, panels
 from .window_copy import Reach
 
@@ -306,33 +303,3 @@ def _parts(extent: int, wanted: int) -> int:
     """A number of parts, equal ones if that is possible with not too many."""
     equal = [n for n in range(wanted, 2 * wanted) if extent % n == 0]
     return min(equal[0] if equal else wanted, extent)
-
-
-# -- results --------------------------------------------------------------------------------------
-
-
-def flat_shapes(graph: Graph, group: Group, result: Value) -> dict[Value, Shape] | None:
-    """Shapes of all values of a group as (K, C / groups * taps), or None if they have none.
-
-    Not those of the operands x and dy, which nothing else may read then.
-    """
-    if is_rigid(graph, group) or operands_are_shared(graph, group, result):
-        return None
-    shape = graph.type_of(result).shape
-    shapes: dict[Value, Shape] = {}
-    for value in aligned_values(graph, group):
-        if value in graph.inputs_of(result.node):
-            continue
-        own = graph.type_of(value).shape
-        own = (1,) * (len(shape) - len(own)) + own
-        if own[1:] != shape[1:] and math.prod(own[1:]) != 1:
-            return None
-        shapes[value] = (own[0], math.prod(own[1:]))
-    return shapes
-
-
-def operands_are_shared(graph: Graph, group: Group, result: Value) -> bool:
-    """Whether a node of the group beside the anchor reads x or dy."""
-    operands = set(graph.inputs_of(result.node))
-    others = (name for name in group.nodes if name != result.node)
-    return any(operands.intersection(graph.inputs_of(name)) for name in others)

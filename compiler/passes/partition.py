@@ -38,6 +38,7 @@ from ..ops.random import Philox
 from ..ops.reduce import Reduction
 from ..ops.window import Window
 from ..ops.winograd import WinogradConv
+from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..types import Shape
 
 _MAX_MEMBERS = 48
@@ -100,6 +101,7 @@ _WITH_EPILOGUE = (
     BlockedConv,
     BlockedConvWeightGradient,
     WinogradConv,
+    WinogradConvWeightGradient,
     SumPool,
 )
 
@@ -418,13 +420,27 @@ class _Partition:
             base = storage(self.graph, value).node
             if base in self.home:
                 draft.sources.add(self.home[base])
-        elif node.name in self.home and not self._recomputable(value):
+        elif self._repeats(draft, node) or (
+            node.name in self.home and not self._recomputable(value)
+        ):
             self._store(value)
             draft.sources.add(self.home[node.name])
         else:
             draft.members[node.name] = None
             for x in self.graph.inputs_of(node.name):
                 self._read(draft, x)
+
+    def _repeats(self, draft: _Draft, node: Node) -> bool:
+        """Whether a group would compute a floating node again and again, at a price.
+
+        A learning rate with Adam's corrections is one number with two powers in it.
+        """
+        if role(node.op) is not Role.POINT or node.name in self.home:
+            return False
+        if node.types[0].size * _SMALL > math.prod(draft.space):
+            return False
+        again = self.floating.get(node.name, frozenset((node.name,)))
+        return any(is_expensive(self.graph.node(name).op) for name in again)
 
     def _recomputable(self, value: Value, depth: int = _REMAT_DEPTH) -> bool:
         """Whether a value of another group is had more cheaply again than from memory.

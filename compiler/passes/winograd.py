@@ -9,18 +9,20 @@ from ..cost_model import Convolution3x3, cheapest
 from ..graph import Graph, Node, Value
 from ..llvm.target import Target
 from ..ops.base import apply
-from ..ops.blocked import BlockedConv, PackWeight, plain_shape
+from ..ops.blocked import BlockedConv, BlockedConvWeightGradient, PackWeight, plain_shape
 from ..ops.leaf import Constant, State
 from ..ops.toom_cook import TAPS
 from ..ops.winograd import WinogradConv, winograd_weight
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from .base import Pass
+from .winograd_gradient import winograd_gradient
 
 
 @dataclass(frozen=True)
 class Winograd(Pass):
-    """Replaces `BlockedConv` of a `PackWeight` by `WinogradConv` of a `WinogradWeight`.
+    """Replaces `BlockedConv` of a `PackWeight` by `WinogradConv` of a `WinogradWeight`, and
+    `BlockedConvWeightGradient` by `WinogradConvWeightGradient`.
 
     Arguments:
         target: the machine, whose costs are counted.
@@ -33,6 +35,8 @@ class Winograd(Pass):
 
     def apply(self, graph: Graph) -> Graph:
         def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
+            if isinstance(node.op, BlockedConvWeightGradient):
+                return winograd_gradient(rewriter, node, node.op, self.target, self.tile)
             if not isinstance(node.op, BlockedConv) or not _is_possible(node.op):
                 return None
             x, packed = rewriter.inputs(node)

@@ -1,0 +1,406 @@
+"""The gradient by the weight of a 3x3 convolution, by Winograd's algorithm.
+
+Tiles are numbered over the whole batch. A task has some input channels (a *depth* of them), some
+output channels, and a part of the tiles, of which it takes some at a time:
+
+    inputs     each tile of x and of dy is transformed, with zeros where it leaves the value
+    products   for each place of a transformed tile: [depth x tiles] · [tiles x channels], added up
+
+When all tiles are done, the sums are transformed to taps. What a task reads and writes again and
+again stays in the second-level cache; so a transformed tile meets few channels, and is transformed
+again by other tasks, which is cheaper than reading it from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd
+
+from ..graph import Graph, Value
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
+from ..ops.toom_cook import TAPS, Matrix, transforms
+from ..ops.winograd_gradient import WinogradConvWeightGradient
+from ..passes.partition import Group
+from ..types import DType, Shape
+from ..weight_cost_model import WeightBlocking, weight_blocking
+from .binding import Binding, Lowered
+from .linear_map import linear_map
+from .padding import reader
+from .tile import Columns, Span, balanced, clear, outer_product, panels
+from .weight_results import Lengths, Starts, WeightResults, flat_shapes, over_spans
+
+# Numbers between the transformed tiles of two places beyond what they take, so that these do not
+# all fall into the same sets of the first-level cache.
+_APART = 16
+
+
+def lower_winograd_weight(graph: Graph, group: Group, target: Target) -> Lowered:
+    """The kernel of WinogradConvWeightGradient and its epilogue."""
+    assert group.anchor is not None
+    result = Value(group.anchor)
+    flat = flat_shapes(graph, group, result)
+    return WinogradWeight(
+        Binding(graph, group, target, flat or {}), result, flat is not None
+    ).lower()
+
+
+@dataclass(frozen=True)
+class Operand:
+    """X or dy.
+
+    Arguments:
+        value: in memory, (N, C / b, H, W, b).
+        shape: of it.
+        size: places along each axis of a tile.
+        low: padding before it: tile (i, j) starts `tile * i - low[0]` and `tile * j - low[1]`.
+        matrix: its transform, (places of a transformed tile, size).
+        transformed: buffer, (place, [channels / b, tiles, b] in a row).
+    """
+
+    value: Value
+    shape: Shape
+    size: int
+    low: tuple[int, int]
+    matrix: Matrix
+    transformed: Buffer
+
+
+@dataclass
+class WinogradWeight:
+    """One gradient by a weight.
+
+    Arguments:
+        binding: the group.
+        result: the gradient.
+        is_flat: whether the results of the group are indexed as (K, C * taps).
+    """
+
+    binding: Binding
+    result: Value
+    is_flat: bool
+
+    @cached_property
+    def op(self) -> WinogradConvWeightGradient:
+        op = self.binding.graph.node(self.result.node).op
+        assert isinstance(op, WinogradConvWeightGradient)
+        return op
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, Shape]:
+        """Of x and dy."""
+        x, dy = self.binding.graph.inputs_of(self.result.node)
+        return self.binding.graph.type_of(x).shape, self.binding.graph.type_of(dy).shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.binding.graph.type_of(self.result).dtype
+
+    @cached_property
+    def lanes(self) -> int:
+        return self.binding.lanes(self.dtype)
+
+    @cached_property
+    def side(self) -> int:
+        """Places of a transformed tile along an axis."""
+        return self.op.tile + TAPS - 1
+
+    @cached_property
+    def counts(self) -> tuple[int, int]:
+        """Tiles down and across."""
+        down, across = (-(-n // self.op.tile) for n in self.shapes[1][2:4])
+        return down, across
+
+    @cached_property
+    def tiles(self) -> int:
+        """Tiles of the whole batch."""
+        return self.shapes[0][0] * self.counts[0] * self.counts[1]
+
+    @cached_property
+    def blocking(self) -> WeightBlocking:
+        x, dy = self.shapes
+        return weight_blocking(
+            self.binding.target,
+            self.dtype,
+            self.op.tile,
+            self.tiles,
+            (x[1] * x[-1], dy[1] * dy[-1]),
+            max(x[-1], dy[-1]),
+        )
+
+    @cached_property
+    def results(self) -> WeightResults:
+        return WeightResults(self.binding, self.result, self.is_flat, self.blocking.parts)
+
+    @cached_property
+    def operands(self) -> tuple[Operand, Operand]:
+        """X and dy."""
+        matrices, size = transforms(self.op.tile), self.op.tile
+        (top, _), (left, _) = self.op.convolution.padding
+        x, dy = self.binding.graph.inputs_of(self.result.node)
+        inverse = tuple(zip(*matrices.inverse, strict=True))
+        return (
+            self._operand(x, self.side, (top, left), matrices.data, self.blocking.depth),
+            self._operand(dy, size, (0, 0), inverse, self.blocking.channels),
+        )
+
+    def _operand(
+        self, value: Value, size: int, low: tuple[int, int], matrix: Matrix, width: int
+    ) -> Operand:
+        shape = (self.side**2, self.blocking.tiles * width + _APART)
+        buffer = self.binding.local("transformed", shape, self.dtype, Space.STACK)
+        return Operand(value, self.binding.graph.type_of(value).shape, size, low, matrix, buffer)
+
+    @cached_property
+    def sums(self) -> Buffer:
+        """Sums of products, (place, input channel, output channel)."""
+        shape = (self.side**2, self.blocking.depth, self.blocking.channels)
+        return self.binding.local("sums", shape, self.dtype, Space.STACK)
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def lower(self) -> Lowered:
+        x, dy = self.shapes
+        spans = {
+            "part": [Span(0, 1, self.blocking.parts)],
+            "c": panels(x[1] * x[-1], self.blocking.depth),
+            "k": panels(dy[1] * dy[-1], self.blocking.channels),
+        }
+        body = over_spans(self.binding, spans, self._task, LoopKind.PARALLEL)
+        size = f"{self.op.tile}x{self.op.tile}"
+        note = f"winograd {size}, {self.blocking.tiles} tiles of {self.blocking.depth} to "
+        note += f"{self.blocking.channels} channels at a time"
+        return self.binding.finish(body + self.results.combine(), note)
+
+    def _task(self, start: Starts, length: Lengths) -> ir.Block:
+        """The sums over a part of the tiles, for some pairs of channels."""
+        blocking = self.blocking
+        number = self.binding.var("block")
+        block = start["part"] * blocking.repeats + number
+        body: ir.Block = ()
+        for operand, name in zip(self.operands, "ck", strict=True):
+            body += self._transform(operand, block, start[name], length[name])
+        body += self._products(length)
+        if blocking.parts * blocking.repeats * blocking.tiles - self.tiles >= blocking.tiles:
+            body = (ir.If(block * blocking.tiles < self.tiles, body),)
+        buffers = (*(operand.transformed for operand in self.operands), self.sums)
+        return (
+            *map(ir.Alloc, buffers),
+            *self._clear(length),
+            ir.For(number, blocking.repeats, body),
+            *self._results(start, length),
+        )
+
+    def _clear(self, length: Lengths) -> ir.Block:
+        place, row, lane = (self.binding.var(hint) for hint in ("p", "c", "v"))
+        zero = ir.Const(0.0, self.dtype)
+        store = ir.Store(self.sums, (place, row, lane), zero)
+        loop = ir.For(lane, length["k"], (store,), LoopKind.VECTOR, self.lanes)
+        return ir.loop_nest(((place, self.side**2), (row, length["c"])), (loop,))
+
+    # -- transformed tiles ------------------------------------------------------------------------
+
+    def _transform(self, operand: Operand, block: Expr, first: Expr, width: int) -> ir.Block:
+        """Transforms a block of tiles, of neighbouring channels."""
+        number, group, lane = (self.binding.var(hint) for hint in ("t", "g", "v"))
+        tile = self.binding.var("tile")
+        image, row, column = (self.binding.var(hint) for hint in ("n", "row", "column"))
+        down, across = self.counts
+        wide = operand.shape[-1]
+        read = reader(self.binding, operand.value)
+        at = self._column(operand, number, group * wide + lane)
+
+        def write(i: Expr, j: Expr, y: Expr) -> ir.Block:
+            index = (i * self.side + j, at)
+            return (ir.Store(operand.transformed, index, y),)
+
+        def element(i: Expr, j: Expr) -> Expr:
+            return read((image, first // wide + group, i, j, lane))
+
+        corner = [i * self.op.tile - low for i, low in zip((row, column), operand.low, strict=True)]
+        inside = self._read(operand, corner, element, write)
+        body: ir.Block = (
+            ir.Let(image, tile // (down * across)),
+            ir.Let(row, tile // across % down),
+            ir.Let(column, tile % across),
+            ir.For(lane, wide, inside, LoopKind.VECTOR, self.lanes),
+        )
+        if self.blocking.parts * self.blocking.repeats * self.blocking.tiles != self.tiles:
+            body = (ir.If(tile < self.tiles, body, self._no_tile(operand, number, group)),)
+        body = (ir.Let(tile, block * self.blocking.tiles + number), *body)
+        return ir.loop_nest(((group, width // wide), (number, self.blocking.tiles)), body)
+
+    def _column(self, operand: Operand, tile: Expr, channel: Expr) -> Expr:
+        """Where a channel of a transformed tile is in a row of them."""
+        wide = operand.shape[-1]
+        return (channel // wide * self.blocking.tiles + tile) * wide + channel % wide
+
+    def _no_tile(self, operand: Operand, number: Expr, group: Expr) -> ir.Block:
+        """Zeros behind the last tile."""
+        place, lane, wide = self.binding.var("p"), self.binding.var("v"), operand.shape[-1]
+        index = (place, self._column(operand, number, group * wide + lane))
+        store = ir.Store(operand.transformed, index, ir.Const(0.0, self.dtype))
+        loop = ir.For(lane, wide, (store,), LoopKind.VECTOR, self.lanes)
+        return (ir.For(place, self.side**2, (loop,)),)
+
+    def _read(
+        self,
+        operand: Operand,
+        corner: Sequence[Expr],
+        element: Callable[[Expr, Expr], Expr],
+        write: Callable[[Expr, Expr, Expr], ir.Block],
+    ) -> ir.Block:
+        """Reads and transforms a tile."""
+        size, extents = operand.size, operand.shape[2:4]
+        fast = self._map_tile(
+            operand.matrix, size, lambda i, j: element(corner[0] + i, corner[1] + j), write
+        )
+        tests: list[Expr] = []
+        for axis in range(2):
+            last = (self.counts[axis] - 1) * self.op.tile - operand.low[axis] + size
+            if operand.low[axis] > 0:
+                tests.append(corner[axis] >= 0)
+            if last > extents[axis]:
+                tests.append(corner[axis] <= extents[axis] - size)
+        if not tests:
+            return fast
+        patch = self.binding.local("patch", (size, size), self.dtype, Space.STACK)
+        i, j = self.binding.var("i"), self.binding.var("j")
+        places = corner[0] + i, corner[1] + j
+        zero = ir.Const(0.0, self.dtype)
+        load: ir.Block = (ir.Store(patch, (i, j), element(*places)),)
+        clear: ir.Block = (ir.Store(patch, (i, j), zero),)
+        for place, extent in zip(places, extents, strict=True):
+            load = (ir.If((place >= 0) & (place < extent), load, clear),)
+        slow = (
+            ir.Alloc(patch),
+            *ir.loop_nest(((i, size), (j, size)), load),
+            *self._map_tile(operand.matrix, size, lambda i, j: ir.Load(patch, (i, j)), write),
+        )
+        if any(n < size for n in extents):
+            return slow
+        test, *others = tests
+        for other in others:
+            test = test & other
+        return (ir.If(test, fast, slow),)
+
+    def _map_tile(
+        self,
+        matrix: Matrix,
+        size: int,
+        element: Callable[[Expr, Expr], Expr],
+        write: Callable[[Expr, Expr, Expr], ir.Block],
+    ) -> ir.Block:
+        """The transform of a tile along both axes."""
+        rows = len(matrix)
+        half = self.binding.local("half", (rows, size), self.dtype, Space.STACK)
+        across, down = self.binding.var("j"), self.binding.var("i")
+        columns = self._map(
+            matrix,
+            [element(ir.index(i), across) for i in range(size)],
+            lambda i, y: (ir.Store(half, (ir.index(i), across), y),),
+        )
+        lines = self._map(
+            matrix,
+            [ir.Load(half, (down, ir.index(j))) for j in range(size)],
+            lambda j, y: write(down, ir.index(j), y),
+        )
+        return (ir.Alloc(half), ir.For(across, size, columns), ir.For(down, rows, lines))
+
+    def _map(
+        self, matrix: Matrix, values: Sequence[Expr], write: Callable[[int, Expr], ir.Block]
+    ) -> ir.Block:
+        """A matrix times values, each result written."""
+        elements = self.binding.elements()
+        named = [elements.name(x, "x") for x in values]
+        results = linear_map(elements, matrix, named)
+        body = elements.take_block()
+        for i, y in enumerate(results):
+            body += write(i, y)
+        return body
+
+    # -- products ---------------------------------------------------------------------------------
+
+    def _products(self, length: Lengths) -> ir.Block:
+        """Adds the products of a block of tiles to the sums."""
+        place = self.binding.var("p")
+        body: ir.Block = ()
+        blocking = self.blocking
+        for columns in panels(length["k"], blocking.vectors * self.lanes):
+            for rows in balanced(length["c"], blocking.rows):
+                panel, row = self.binding.var("panel"), self.binding.var("c")
+                first = row * rows.length + rows.start, panel * columns.length + columns.start
+                tile = self._register_tile(place, first, rows.length, columns.length)
+                body += ir.loop_nest(((panel, columns.count), (row, rows.count)), tile)
+        return (ir.For(place, self.side**2, body),)
+
+    def _register_tile(
+        self,
+        place: Expr,
+        first: tuple[Expr, Expr],
+        rows: int,
+        width: int,
+    ) -> ir.Block:
+        """The products of a block of tiles for some pairs of channels."""
+        x, dy = self.operands
+        lane, row, number = (self.binding.var(hint) for hint in ("v", "m", "t"))
+        columns = Columns(width, self.lanes, self.dtype)
+        sums = self.binding.local("tile", (rows, width), self.dtype, Space.REGISTER)
+        scalar = ir.Load(x.transformed, (place, self._column(x, number, first[0] + row)))
+        vectors: dict[int, Expr] = {
+            c: ir.Load(dy.transformed, (place, self._column(dy, number, first[1] + c + lane)))
+            for c, _ in columns.parts
+        }
+        step = outer_product(sums, [(row, rows)], columns, lane, scalar, vectors)
+        add: dict[int, ir.Block] = {
+            c: (
+                ir.Accumulate(
+                    self.sums,
+                    (place, first[0] + row, first[1] + lane + c),
+                    ReduceOp.ADD,
+                    ir.Load(sums, (row, lane + c)),
+                ),
+            )
+            for c, _ in columns.parts
+        }
+        return (
+            *clear(sums, rows, columns, row, lane),
+            ir.For(number, self.blocking.tiles, step),
+            ir.For(row, rows, columns.each(lane, add), LoopKind.UNROLLED),
+        )
+
+    # -- results ----------------------------------------------------------------------------------
+
+    def _results(self, start: Starts, length: Lengths) -> ir.Block:
+        """Transforms the sums to taps, some output channels at a time, and stores them."""
+        group, channel, lane = (self.binding.var(hint) for hint in ("g", "c", "v"))
+        matrix = tuple(zip(*transforms(self.op.tile).filter, strict=True))
+        width = gcd(length["k"], self.lanes)
+        count = length["c"] * TAPS**2
+        taps = self.binding.local("taps", (count, width), self.dtype, Space.STACK)
+
+        def element(i: Expr, j: Expr) -> Expr:
+            at = (i * self.side + j, channel, group * width + lane)
+            return ir.Load(self.sums, at)
+
+        def write(i: Expr, j: Expr, y: Expr) -> ir.Block:
+            return (ir.Store(taps, (channel * TAPS**2 + i * TAPS + j, lane), y),)
+
+        inside = self._map_tile(matrix, self.side, element, write)
+        vector = ir.For(lane, width, inside, LoopKind.VECTOR, self.lanes)
+        column, row = self.binding.var("k"), self.binding.var("r")
+        put = self.results.put(
+            ir.Load(taps, (row, column)),
+            start["part"],
+            start["k"] + group * width + column,
+            start["c"] * TAPS**2 + row,
+        )
+        body = (
+            ir.Alloc(taps),
+            ir.For(channel, length["c"], (vector,)),
+            ir.For(column, width, self.results.row_loop(row, count, put)),
+        )
+        return (ir.For(group, length["k"] // width, body),)
