@@ -23,6 +23,7 @@ from .lower.signature import Signature
 from .ops.leaf import Constant
 from .passes.base import Pass
 from .passes.batchnorm import FoldBatchNorm
+from .passes.checkpoint import Checkpoint
 from .passes.cse import ShareCommonSubexpressions
 from .passes.expand import Expand
 from .passes.fold import FoldConstants
@@ -52,6 +53,8 @@ class Options:
         workers: processes that compile kernels; as many as there are processors by default.
         layout: whether convolutions work on blocks of channels.
         algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm.
+        checkpoint: what of the forward pass is computed again for the backward pass; nothing by
+            default.
     """
 
     target: Target = field(default_factory=Target.host)
@@ -59,6 +62,7 @@ class Options:
     workers: int | None = None
     layout: bool = False
     algorithms: str = "fastest"
+    checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
         if self.algorithms not in ALGORITHMS:
@@ -123,7 +127,13 @@ def optimize(graph: Graph, options: Options, report: Report) -> Graph:
 def prepare(graph: Graph, options: Options, report: Report) -> Prepared:
     """The graph whose nodes become kernels, and apart what follows from parameters alone."""
     prepared = hoist(optimize(graph, options, report))
-    return replace(prepared, main=Snapshot().apply(prepared.main))
+    main = prepared.main
+    if options.checkpoint is not None:
+        with report.stage(options.checkpoint.name) as describe:
+            before, main = len(main), options.checkpoint.apply(main)
+            describe(f"{len(main) - before} nodes computed again")
+        report.write(options.checkpoint.name, partial(str, main))
+    return replace(prepared, main=Snapshot().apply(main))
 
 
 def lower_groups(graph: Graph, options: Options, report: Report) -> list[Placed]:

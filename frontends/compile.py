@@ -18,6 +18,7 @@ from ..compiler.evaluate import evaluate
 from ..compiler.graph import Graph
 from ..compiler.llvm.target import Target
 from ..compiler.ops.leaf import Input
+from ..compiler.passes.checkpoint import Checkpoint, Wanted
 from ..compiler.passes.partition import Group, partition
 from ..compiler.report import Report
 from ..compiler.types import DType, TensorType
@@ -39,6 +40,7 @@ def compile(
     dump: str | Path | None = None,
     workers: int | None = None,
     algorithms: str = "fastest",
+    checkpoint: Wanted | None = None,
 ) -> Executable:
     """Compiles a network to machine code.
 
@@ -53,6 +55,9 @@ def compile(
         workers: processes that compile kernels.
         algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm, in whose
             results a NaN or an infinity spreads to neighbouring pixels.
+        checkpoint: what a backward pass reads of the forward pass is computed again instead of
+            kept: in so many segments, so that the plan keeps to a number of bytes ("1.5 GB"), in
+            the modules of these names, or, with True, for the least memory.
 
     Returns:
         What can be called with NumPy arrays.
@@ -62,7 +67,9 @@ def compile(
     """
     chosen = Target.named(target) if isinstance(target, str) else target or Target.host()
     report = Report(Path(dump) if dump else None)
-    options = Options(chosen, workers=workers, algorithms=algorithms)
+    options = Options(
+        chosen, workers=workers, algorithms=algorithms, checkpoint=Checkpoint.of(checkpoint)
+    )
     compiled = compile_graph(as_graph(source, *specs), options, report)
     return Executable(compiled.image, threads, report=report)
 
