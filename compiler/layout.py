@@ -21,7 +21,7 @@ from .graph import Graph, Node, Value
 from .layout_blocks import Blocks, is_depthwise, merged_groups
 from .layout_rules import InBlocks, Way, aligned_shape, in_blocks
 from .llvm.target import Target
-from .lower.tile import VECTORS
+from .lower.blocked_conv import panel_width
 from .ops import movement as mv
 from .ops.base import apply
 from .ops.blocked import (
@@ -149,7 +149,7 @@ class _Layout:
             self.blocks.of(Value(node.name)),
         )
         if is_depthwise(op, w.shape):
-            return [self._gather(op, x, w, read, read, read)] if read > 1 else None
+            return [self._gather(op, x, w, read, read)] if read > 1 else None
         many = merged_groups(op, w.shape, lanes)
         outer, inner = many * w.shape[0] // op.groups, many * w.shape[1]
         depth, channels = (inner, outer) if isinstance(op, Conv) else (outer, inner)
@@ -157,9 +157,8 @@ class _Layout:
             return None
         if channels < lanes and self._size(x) == written == 1:
             return None
-        panel = min(VECTORS, -(-channels // lanes)) * lanes
         whole = replace(op, groups=op.groups // many)
-        return [self._gather(whole, x, _merged(w, op.groups, many), read, written, panel)]
+        return [self._gather(whole, x, _merged(w, op.groups, many), read, written)]
 
     def _gather(
         self,
@@ -168,11 +167,10 @@ class _Layout:
         w: Tensor,
         read: int,
         written: int,
-        panel: int,
     ) -> Tensor:
-        blocked = BlockedConv(op, w.shape, written)
-        packed = apply(blocked.packing(panel), w)
-        return self._plain(apply(blocked, self._blocked(x, read), packed))
+        blocked, x = BlockedConv(op, w.shape, written), self._blocked(x, read)
+        packed = apply(blocked.packing(panel_width(blocked, x.type, self.target)), w)
+        return self._plain(apply(blocked, x, packed))
 
     def _weight_gradient(
         self, rewriter: Rewriter, node: Node, op: ConvWeightGradient, inputs: Sequence[Tensor]

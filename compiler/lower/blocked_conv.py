@@ -23,7 +23,7 @@ from ..ops.blocked import BlockedConv, plain_shape
 from ..ops.conv import Convolution
 from ..ops.pool import MaxPool
 from ..passes.partition import Group
-from ..types import Shape
+from ..types import Shape, TensorType
 from .bands import row_length
 from .binding import Binding, Lowered
 from .blocked_pool import PooledTasks
@@ -41,6 +41,8 @@ from .windows import WindowAxis, window_axes
 _WIDEST = 3
 # What must be gained by another width of tiles, or by more vectors than usual.
 _VARIANT = 0.03
+# What tiles of a single vector lose by loading as often as they multiply.
+_LOADS = 0.1
 # Maps of fewer pixels do not fill a tile.
 _SHORT = 12
 
@@ -53,14 +55,18 @@ def lower_blocked_conv(graph: Graph, group: Group, target: Target) -> Lowered:
     return BlockedGather(binding, Value(group.anchor), flat=bool(shapes)).lower()
 
 
-def panel_width(graph: Graph, value: Value, target: Target) -> int:
+def panel_width(op: BlockedConv, x: TensorType, target: Target) -> int:
     """Channels in a panel of the packed weight with which a convolution is done soonest.
 
     Arguments:
-        graph: has the BlockedConv, with a weight in any panels.
-        value: its result.
+        op: the convolution.
+        x: what it reads, in blocks.
         target: the machine.
     """
+    graph = Graph()
+    packed = op.packing(1).infer(x.with_shape(op.weight))
+    inputs = [graph.input(type, name) for type, name in ((x, "x"), (packed[0], "w"))]
+    (value,) = graph.add(op, *(tensor.value for tensor in inputs))
     group = Group("", (value.node,), value.node, None, (), (), (), (), Phase.FORWARD)
     shapes = _flat(graph, group)
     gather = BlockedGather(Binding(graph, group, target, shapes), value, flat=bool(shapes))
@@ -213,8 +219,9 @@ class BlockedGather(Gather):
         forms = [self.part_of(slides, panel).form for slides in self.slides()]
         variants = max(len(form.tilings) for form in forms) - 1
         vectors = panel // self.lanes
-        unusual = variants + abs(vectors - VECTORS)
-        return sum(form.cost for form in forms) * (1 + _VARIANT * unusual)
+        loads = _LOADS if vectors == 1 else 0.0
+        extra = loads + _VARIANT * (variants + max(0, vectors - VECTORS))
+        return sum(form.cost for form in forms) * (1 + extra)
 
     # -- loops ------------------------------------------------------------------------------------
 
