@@ -494,6 +494,8 @@ class _Partition:
         for draft in self._sorted():
             nodes = tuple(sorted(draft.members, key=order.__getitem__))
             outputs = tuple(v for v in self.stored if self.home[v.node] == draft.number)
+            if not outputs:
+                continue  # dead nodes
             name = self._name(nodes, draft.phase)
             names[name] = names.get(name, 0) + 1
             unique = name if names[name] == 1 else f"{name}_{names[name]}"
