@@ -36,7 +36,8 @@ class Expand(Pass):
         graph = rewrite(graph, rule)
         while any(self._may_expand(n.op) and n.name not in primitives for n in graph.nodes()):
             graph = rewrite(graph, rule)
-        return graph
+        # Results of an expansion that nobody reads, such as running statistics, are not wanted.
+        return graph if len(graph.live()) == len(graph) else rewrite(graph)
 
     def _may_expand(self, op: Op) -> bool:
         if self.for_gradient and (op.has_gradient or not op.differentiable):
