@@ -10,8 +10,10 @@ core with AVX2; they are ratios that change little between processors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 from .llvm.target import Target
 from .ops.toom_cook import TAPS
@@ -101,6 +103,10 @@ class Blocking:
     def slots(self) -> int:
         """Blocks of tiles whose transformed inputs are there at the same time."""
         return -(-self.blocks // self.repeats)
+
+
+# What is fastest on a target, in that dtype.
+Choice: TypeAlias = Callable[[Target, DType, Convolution3x3], Algorithm]
 
 
 def cheapest(target: Target, dtype: DType, conv: Convolution3x3) -> Algorithm:

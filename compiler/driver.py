@@ -8,6 +8,7 @@ from functools import partial
 
 from ..runtime.image import Image, StoredGraph
 from ..runtime.program import Program
+from .cost_model import Choice, cheapest
 from .errors import UsageError
 from .graph import Graph
 from .layout import BlockChannels
@@ -55,6 +56,7 @@ class Options:
         algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm.
         checkpoint: what of the forward pass is computed again for the backward pass; nothing by
             default.
+        choose: tells which algorithm is fastest for a convolution; the cost model by default.
     """
 
     target: Target = field(default_factory=Target.host)
@@ -63,6 +65,7 @@ class Options:
     layout: bool = False
     algorithms: str = "fastest"
     checkpoint: Checkpoint | None = None
+    choose: Choice = cheapest
 
     def __post_init__(self) -> None:
         if self.algorithms not in ALGORITHMS:
@@ -103,7 +106,9 @@ def standard_passes() -> tuple[Pass, ...]:
 
 def layout_passes(options: Options) -> tuple[Pass, ...]:
     """The passes that follow on the standard ones where values may be in blocks of channels."""
-    winograd = () if options.algorithms == "direct" else (Winograd(options.target),)
+    winograd = (
+        () if options.algorithms == "direct" else (Winograd(options.target, choose=options.choose),)
+    )
     return (BlockChannels(options.target), *winograd, Simplify(), ShareCommonSubexpressions())
 
 

@@ -50,19 +50,26 @@ class Report:
     dump: Path | None = None
     stages: list[Stage] = field(default_factory=list)
     _files: int = 0
+    _inside: float = 0.0  # seconds of the stages within the present one
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Times what runs inside; call what it gives with the detail."""
+        """Times what runs inside; call what it gives with the detail.
+
+        What stages within it take is not counted again.
+        """
         detail = ""
 
         def describe(text: str) -> None:
             nonlocal detail
             detail = text
 
+        before, self._inside = self._inside, 0.0
         start = time.perf_counter()
         yield describe
-        done = Stage(name, time.perf_counter() - start, detail)
+        seconds = time.perf_counter() - start
+        done = Stage(name, seconds - self._inside, detail)
+        self._inside = before + seconds
         self.stages.append(done)
         tell = _FOLLOWER.get()
         if tell is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.autodiff import differentiate
+from ..compiler.cost_model import cheapest
 from ..compiler.draw import STAGES, Drawing
 from ..compiler.draw import draw as draw_graph
 from ..compiler.driver import Options, compile_graph, prepare
@@ -25,6 +26,7 @@ from ..compiler.types import DType, TensorType
 from ..runtime.executable import Executable
 from .source import source_of
 from .suggest import unknown
+from .tuning import Tuner
 
 
 def as_graph(source: Any, *specs: TensorType) -> Graph:
@@ -41,6 +43,7 @@ def compile(
     workers: int | None = None,
     algorithms: str = "fastest",
     checkpoint: Wanted | None = None,
+    tune: bool = False,
 ) -> Executable:
     """Compiles a network to machine code.
 
@@ -59,6 +62,9 @@ def compile(
             kept: in so many segments, so that the plan keeps to a number of bytes ("1.5 GB"), in
             the modules of these names, or, with True, for the least memory.
 
+        tune: choose algorithms by measuring them on this machine, not by a model of it. That takes
+            a second or two for every shape of a convolution; the winners are remembered.
+
     Returns:
         What can be called with NumPy arrays.
 
@@ -68,7 +74,11 @@ def compile(
     chosen = Target.named(target) if isinstance(target, str) else target or Target.host()
     report = Report(Path(dump) if dump else None)
     options = Options(
-        chosen, workers=workers, algorithms=algorithms, checkpoint=Checkpoint.of(checkpoint)
+        chosen,
+        workers=workers,
+        algorithms=algorithms,
+        checkpoint=Checkpoint.of(checkpoint),
+        choose=Tuner(threads, report).choose if tune else cheapest,
     )
     compiled = compile_graph(as_graph(source, *specs), options, report)
     return Executable(compiled.image, threads, report=report)

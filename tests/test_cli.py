@@ -374,6 +374,11 @@ def test_names_in_an_npz_file_are_those_of_inputs(quern: Quern) -> None:
     assert "no input 'c'" in quern.fails(2, "run", "pair.qn", "--input", "data.npz")
 
 
+def test_algorithms_are_measured_on_request(quern: Quern) -> None:
+    told = quern("compile", "lenet", "--tune", "-o", "tuned.qn")
+    assert told.startswith("wrote tuned.qn")
+
+
 def test_a_training_step_is_compiled(quern: Quern) -> None:
     told = quern(
         "compile", "lenet", "--training", "--input", "4x1x8x8", "--optimizer", "sgd", "--lr", "0.1",

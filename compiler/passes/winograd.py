@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..cost_model import Convolution3x3, cheapest
+from ..cost_model import Choice, Convolution3x3, cheapest
 from ..graph import Graph, Node, Value
 from ..llvm.target import Target
 from ..ops.base import apply
@@ -28,10 +28,12 @@ class Winograd(Pass):
         target: the machine, whose costs are counted.
         tile: outputs along an axis of a tile, 2 or 4, for all convolutions that can be done so; by
             default whatever is cheapest, which may be the direct convolution.
+        choose: what tells which one is cheapest: the cost model, or measurements.
     """
 
     target: Target
     tile: int | None = None
+    choose: Choice = cheapest
 
     def apply(self, graph: Graph) -> Graph:
         def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
@@ -66,7 +68,7 @@ class Winograd(Pass):
             width=y[3],
             prepared=not rewriter.old.updates and _is_known(rewriter.old, weight),
         )
-        return cheapest(self.target, x.dtype, shape).tile
+        return self.choose(self.target, x.dtype, shape).tile
 
 
 def _is_possible(op: BlockedConv) -> bool:

@@ -19,7 +19,7 @@ from .console import note, note_stage, working
 def compile_network(
     graph: Graph, options: argparse.Namespace, dump: Path | None = None
 ) -> Executable:
-    """The graph, compiled as --target, --algorithms and --threads say."""
+    """The graph, compiled as --target, --algorithms, --tune and --threads say."""
     with working(f"compiling {graph.name} …", options.verbose):
         executable = compile(
             graph,
@@ -27,6 +27,7 @@ def compile_network(
             target=options.target,
             dump=dump,
             algorithms=options.algorithms,
+            tune=options.tune,
         )
     if options.verbose and executable.report is not None:
         note_stage(Stage("in all", executable.report.seconds, ""))

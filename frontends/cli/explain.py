@@ -24,10 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prints what has become of a node."""
+    from ...compiler.cost_model import cheapest
     from ...compiler.driver import Options
     from ...compiler.explain import explain
     from ...compiler.llvm.target import Target
     from ..suggest import unknown
+    from ..tuning import Tuner
     from .network import graph_of
 
     graph = graph_of(options, contents=False)
@@ -36,5 +38,6 @@ def run(options: argparse.Namespace) -> None:
     if not any(k == options.node or k.startswith(f"{options.node}.") for k in known):
         raise UsageError(unknown("node", options.node, known, graph.name))
     target = Target.named(options.target) if options.target else Target.host()
-    chosen = Options(target, algorithms=options.algorithms)
+    choose = Tuner().choose if options.tune else cheapest
+    chosen = Options(target, algorithms=options.algorithms, choose=choose)
     print(explain(graph, options.node, chosen).text(options.llvm, options.asm))

@@ -104,6 +104,11 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         default=ALGORITHMS[0],
         help="direct: convolutions without Winograd's algorithm",
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="choose algorithms by measuring them here, and remember which were fastest",
+    )
 
 
 def positive(text: str) -> int:

@@ -18,7 +18,7 @@ def network_of(options: argparse.Namespace, given: Given) -> Executable:
 
     The compiler is only imported where something has to be compiled.
     """
-    as_it_is = options.target is None and options.algorithms == ALGORITHMS[0]
+    as_it_is = not (options.target or options.tune) and options.algorithms == ALGORITHMS[0]
     if options.source.endswith(".qn") and as_it_is:
         return _from_file(options)
     from ..source import source_of
