@@ -13,6 +13,7 @@ from functools import singledispatch
 
 from .graph import Graph
 from .ops.base import Op
+from .ops.blocked import BlockedConv, BlockedConvWeightGradient
 from .ops.composite import Composite, expansion
 from .ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from .ops.indexing import ScatterAdd, ScatterAddAlongAxis
@@ -21,6 +22,8 @@ from .ops.pointwise import Pointwise
 from .ops.pool import MaxPool, MaxPoolGradient, SumPool, SumPoolGradient
 from .ops.recurrence import Recurrence
 from .ops.reduce import Reduction
+from .ops.winograd import WinogradConv
+from .ops.winograd_gradient import WinogradConvWeightGradient
 from .types import TensorType
 
 Types = Sequence[TensorType]
@@ -84,6 +87,19 @@ def _(op: ConvInputGradient, inputs: Types, outputs: Types) -> int:
 
 @flops.register
 def _(op: ConvWeightGradient, inputs: Types, outputs: Types) -> int:
+    return _convolution(inputs[1], outputs[0])
+
+
+@flops.register(BlockedConv)
+@flops.register(WinogradConv)
+def _(op: BlockedConv | WinogradConv, inputs: Types, outputs: Types) -> int:
+    y = outputs[0] if isinstance(op.convolution, Conv) else inputs[0]
+    return _convolution(y, y.with_shape(op.weight))
+
+
+@flops.register(BlockedConvWeightGradient)
+@flops.register(WinogradConvWeightGradient)
+def _(op: Op, inputs: Types, outputs: Types) -> int:
     return _convolution(inputs[1], outputs[0])
 
 

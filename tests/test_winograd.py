@@ -22,6 +22,7 @@ from quern.compiler.cost_model import (
 from quern.compiler.driver import ALGORITHMS, Options, compile_graph, optimize
 from quern.compiler.errors import ShapeError, UsageError
 from quern.compiler.evaluate import evaluate
+from quern.compiler.flops import graph_flops
 from quern.compiler.graph import Graph, Value
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.bounds import prove
@@ -251,6 +252,22 @@ def test_the_pass_keeps_what_is_computed(tile: int) -> None:
     expected = evaluate(graph, feeds).outputs["y"]
     np.testing.assert_allclose(evaluate(fast, feeds).outputs["y"], expected, atol=1e-4)
     check_kernels(fast, feeds, rtol=1e-4, atol=1e-5)
+
+
+def test_the_data_gradient_too() -> None:
+    graph = Graph()
+    dy = graph.input(TensorType((2, 4, 9, 10, 8)), "dy")
+    w = graph.parameter(TensorType((32, 16, 3, 3)), "w")
+    back = ConvInputGradient((9, 11), (1, 1), ((1, 1), (0, 1)), (1, 1))
+    op = BlockedConv(back, (32, 16, 3, 3), 8)
+    graph.outputs = {"dx": apply(op, dy, apply(PackWeight(1, 16, True), w)).value}
+    feeds = {"dy": numbers((2, 4, 9, 10, 8), 1), "w": numbers((32, 16, 3, 3), 2)}
+    fast = Winograd(host(), 4).apply(graph)
+    assert "WinogradConv" in kinds(fast)
+    assert graph_flops(fast) == graph_flops(graph) == 2 * 2 * 32 * 9 * 10 * 16 * 9
+    expected = evaluate(graph, feeds).outputs["dx"]
+    np.testing.assert_allclose(evaluate(fast, feeds).outputs["dx"], expected, atol=1e-4)
+    check_kernels(fast, feeds, rtol=1e-4, atol=1e-5, whole=False)
 
 
 def test_direct_algorithms_on_demand() -> None:

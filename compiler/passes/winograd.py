@@ -43,8 +43,10 @@ class Winograd(Pass):
                 return None
             x, packed = rewriter.inputs(node)
             producer = rewriter.new.producer(packed.value)
-            tile = self.tile or self._tile(rewriter, node, node.op, x)
-            if not tile or not isinstance(producer.op, PackWeight):
+            if not isinstance(producer.op, PackWeight):
+                return None
+            tile = self.tile or self._tile(rewriter, node, x)
+            if not tile:
                 return None
             (weight,) = rewriter.new.inputs_of(producer.name)
             panel = 2 * self.target.lanes(x.dtype)
@@ -56,7 +58,7 @@ class Winograd(Pass):
 
         return rewrite(rewrite(graph, rule))  # once more, without weights that nobody reads now
 
-    def _tile(self, rewriter: Rewriter, node: Node, op: BlockedConv, x: Tensor) -> int:
+    def _tile(self, rewriter: Rewriter, node: Node, x: Tensor) -> int:
         """The best tile; 0 if direct convolution is best."""
         y = plain_shape(node.types[0].shape)
         weight = rewriter.old.inputs_of(rewriter.old.inputs_of(node.name)[1].node)[0]
