@@ -42,7 +42,10 @@ class Slots:
     def get(self, name: str, initial: float = 0.0) -> Tensor:
         """A state of the parameter's type, from one number everywhere."""
         type = self.parameter.type
-        contents = np.full(type.shape, initial, type.dtype.numpy)
+        # Zeros take no memory before they are written.
+        contents = np.zeros(type.shape, type.dtype.numpy)
+        if initial:
+            contents[...] = initial
         graph = self.parameter.graph
         with graph.scope(prefix=""):
             return graph.buffer(contents, f"optim.{self.parameter.value.node}.{name}")
