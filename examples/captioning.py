@@ -55,10 +55,10 @@ def compose(count: int, held_out: bool, seed: int) -> tuple[Array, Array]:
     for n in range(count):
         first, second = rng.integers(0, len(source), 2)
         relation = rng.choice(["left of", "right of", "above", "below"])
-        along = np.sort(rng.choice([(0, 9), (0, 10), (1, 11), (2, 12), (1, 10)], axis=0))
+        along = rng.choice([(0, 9), (0, 10), (1, 11), (2, 12), (1, 10)], axis=0)
         if relation in ("right of", "below"):
             along = along[::-1]
-        across = rng.integers(0, SIZE - 8, 2)
+        across = rng.integers(0, SIZE - 10) + rng.integers(0, 3, 2)
         for pick, a, b in zip((first, second), along, across, strict=True):
             row, column = (b, a) if relation.endswith("of") else (a, b)
             images[n, 0, row : row + 8, column : column + 8] = source.inputs[pick, 0] / ink
