@@ -32,6 +32,30 @@ command take the file itself. It needs the `onnx` package: `pip install 'quern[o
 - What cannot be compiled (strings, sequences, data-dependent shapes, random numbers) is refused in
   one line that names node, operator and reason.
 
+## Export
+
+`qn.to_onnx(source, "model.onnx")`, or `quern export SOURCE -o model.onnx`, writes a network to a
+file of operator set 21 (ONNX 1.16, ONNX Runtime 1.18). The source is a module, the name of a
+network of the zoo, a graph, an Executable with what it has learned, a `.qn` file, or whatever
+else `qn.compile` takes.
+
+- What is exported is the declared graph: a convolution with its bias, a normalisation, a pooling
+  or an activation is one ONNX node. What has no operator of its own is exported as what it
+  expands to.
+- Parameters and buffers are initialisers under the names of the state dict; nodes, inputs and
+  outputs have the names of the graph, so that `qn.from_onnx` gives the same network back.
+- It is the network of inference: dropout is left out, batch normalisation uses the running
+  statistics.
+- A recurrence (`LSTM`, `GRU`, `RNN`, or one built by hand) is a `Scan` with its body.
+- `external_data=True` puts parameters into `model.onnx.data`; beyond 1.9 GB that is done in any
+  case.
+- Gradients, random numbers and layouts of the machine have no operators and are refused in one
+  line that names node, operation and reason. Files are replaced whole or not at all.
+
+The table is in `frontends/onnx/writers/`: a function an operation, the mirror of `operators/`.
+`tests/test_to_onnx.py` exports every operation of the registry, reads it again, and runs it in
+ONNX Runtime.
+
 ## Conformance
 
 The backend tests of ONNX (onnx {version}), run by `python -m tests.conformance`. A test is
