@@ -177,6 +177,11 @@ def test_the_cost_model_stays_direct_where_tiles_are_mostly_padding() -> None:
     assert best_weight_tile(target, DType.FLOAT32, 16, (56, 56), (64, 64), 8) == 4
 
 
+def test_few_pixels_are_summed_directly_so_that_zeros_stay_zeros() -> None:
+    target = Target.named("avx2")
+    assert best_weight_tile(target, DType.FLOAT32, 1, (8, 8), (512, 512), 8) == 0
+
+
 @pytest.mark.parametrize(("name", "block"), [("sse", 4), ("avx2", 8), ("avx512", 16)])
 def test_blockings_fit_the_machine(name: str, block: int) -> None:
     target = Target.named(name)
