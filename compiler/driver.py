@@ -62,7 +62,7 @@ class Options:
     target: Target = field(default_factory=Target.host)
     passes: Sequence[Pass] | None = None
     workers: int | None = None
-    layout: bool = False
+    layout: bool = True
     algorithms: str = "fastest"
     checkpoint: Checkpoint | None = None
     choose: Choice = cheapest

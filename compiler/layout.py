@@ -12,6 +12,7 @@ that meet (operands of a sum, parts of a concatenation) have blocks of one size
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -33,11 +34,16 @@ from .ops.blocked import (
     plain_shape,
 )
 from .ops.conv import Conv, ConvInputGradient, ConvWeightGradient
-from .ops.pointwise import Where
+from .ops.leaf import Leaf
+from .ops.pointwise import Cast, Pointwise, Where
 from .ops.reduce import Sum
 from .passes.base import Pass
 from .rewrite import Rewriter, rewrite
 from .tensor import Tensor
+from .types import Shape
+
+# So many point nodes in a row are moved behind a reshape.
+_DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -75,30 +81,30 @@ class _Layout:
         if isinstance(node.op, Conv | ConvInputGradient):
             return self._convolution(rewriter, node, node.op, inputs)
         form = in_blocks(node.op, [x.type for x in inputs], node.types)
-        results = self._in_blocks(form, inputs) if form else None
+        least = 1 if isinstance(node.op, Pointwise | Cast) else 2
+        results = self._in_blocks(form, inputs, least) if form else None
         return [self._plain(y) for y in results] if results else None
 
     # -- layouts ----------------------------------------------------------------------------------
 
     def _size(self, x: Tensor) -> int:
-        """The block in which a value is there; 1 if it is plain."""
+        """The block in which a value is there; 0 if it is plain."""
         twin = self.twins.get(x.value)
-        return 1 if twin is None else twin.shape[-1]
+        return 0 if twin is None else twin.shape[-1]
 
     def _wanted(self, x: Tensor, old: Value) -> int:
         """The block in which a convolution reads a value: as it is there, or as it would be."""
-        return self._size(x) if self._size(x) > 1 else self.blocks.of(old)
+        return self._size(x) or self.blocks.of(old)
 
     def _plain(self, x: Tensor) -> Tensor:
         """The plain value, which remembers that it is there in blocks."""
         y = x.reshape(plain_shape(x.shape)) if _is_reshape(x.shape) else apply(Unblock(), x)
-        if x.shape[-1] > 1:
-            self.twins[y.value] = x
+        self.twins[y.value] = x
         return y
 
     def _blocked(self, x: Tensor, size: int) -> Tensor:
         """A plain value in blocks."""
-        if self._size(x) == size > 1:
+        if self._size(x) == size:
             return self.twins[x.value]
         producer = x.graph.producer(x.value)
         if isinstance(producer.op, mv.Broadcast):
@@ -108,17 +114,22 @@ class _Layout:
             spread = self._spread(source) if one else self._blocked(source, size)
             return spread.broadcast_to(blocked_shape(x.shape, size))
         shape = blocked_shape(x.shape, size)
-        return x.reshape(shape) if _is_reshape(shape) else apply(Block(size), x)
+        if not _is_reshape(shape):
+            return apply(Block(size), x)
+        computed = _computed(x, shape, _DEPTH)
+        return x.reshape(shape) if computed is None else computed
 
     def _spread(self, x: Tensor) -> Tensor:
         return x.reshape((*x.shape, 1))
 
     # -- what follows on convolutions -------------------------------------------------------------
 
-    def _in_blocks(self, form: InBlocks, inputs: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+    def _in_blocks(
+        self, form: InBlocks, inputs: Sequence[Tensor], least: int
+    ) -> tuple[Tensor, ...] | None:
         leading = form.leading([x.type for x in inputs])
         sizes = [self._size(inputs[i]) for i in leading]
-        fitting = [b for b in sizes if b > 1 and not any(n % b for n in form.boundaries)]
+        fitting = [b for b in sizes if b >= least and not any(n % b for n in form.boundaries)]
         if not fitting:
             return None
         size = max(fitting, key=fitting.count)
@@ -153,9 +164,9 @@ class _Layout:
         many = merged_groups(op, w.shape, lanes)
         outer, inner = many * w.shape[0] // op.groups, many * w.shape[1]
         depth, channels = (inner, outer) if isinstance(op, Conv) else (outer, inner)
-        if max(read, written) == 1 or depth % read or channels % written:
+        if depth % read or channels % written:
             return None
-        if channels < lanes and self._size(x) == written == 1:
+        if channels < lanes and max(self._size(x), written) <= 1:
             return None
         whole = replace(op, groups=op.groups // many)
         return [self._gather(whole, x, _merged(w, op.groups, many), read, written)]
@@ -175,13 +186,15 @@ class _Layout:
     def _weight_gradient(
         self, rewriter: Rewriter, node: Node, op: ConvWeightGradient, inputs: Sequence[Tensor]
     ) -> Sequence[Tensor] | None:
-        if max(map(self._size, inputs)) == 1:
+        if not any(map(self._size, inputs)):
             return None
         old = rewriter.old.inputs_of(node.name)
         sizes = [self._wanted(x, value) for x, value in zip(inputs, old, strict=True)]
         weight = node.types[0].shape
         many = merged_groups(op, weight, self.target.lanes(inputs[0].dtype))
         depth, channels = many * weight[1], many * weight[0] // op.groups
+        if max(sizes) == 1:
+            return None
         if is_depthwise(op, weight):
             if sizes[0] != sizes[1]:
                 return None
@@ -196,6 +209,25 @@ class _Layout:
 def _is_reshape(shape: Sequence[int]) -> bool:
     """Whether a value of that shape in blocks lies in memory as the plain one does."""
     return shape[-1] == 1 or all(n == 1 for n in shape[2:-1])
+
+
+def _computed(x: Tensor, shape: Shape, depth: int) -> Tensor | None:
+    """What follows from leaves under another shape, so that it lines up with what reads it."""
+    if x.type.size != math.prod(shape):
+        return None
+    node = x.graph.producer(x.value)
+    operands = tuple(x.graph.tensor(v) for v in x.graph.inputs_of(node.name))
+    if isinstance(node.op, Leaf):
+        return x.reshape(shape)
+    if isinstance(node.op, mv.Reshape):
+        return _computed(operands[0], shape, depth)
+    if not isinstance(node.op, Pointwise) or not depth:
+        return None
+    found = [y if y.type.size == 1 else _computed(y, shape, depth - 1) for y in operands]
+    known = [y for y in found if y is not None]
+    if len(known) < len(found):
+        return None
+    return apply(node.op, *known)
 
 
 # -- groups of few channels ---------------------------------------------------------------------

@@ -9,6 +9,8 @@ from .graph import Graph, Node, Value
 from .layout_rules import Way, in_blocks
 from .llvm.target import Target
 from .ops.conv import Conv, Convolution, ConvWeightGradient
+from .ops.movement import Broadcast
+from .ops.pointwise import Cast, Pointwise
 from .types import Shape
 
 # Blocks of fewer channels are not worth their while, nor are vectors of as many lanes.
@@ -32,10 +34,14 @@ class Blocks:
         for node in graph.nodes():
             for values, boundaries in self._related(node):
                 self._join(values, boundaries)
+        self._useful = {self._root(v) for n in graph.nodes() for v in self._read_in_blocks(n)}
 
     def of(self, value: Value) -> int:
-        """Channels in a block of the value; 1 if it has none."""
+        """Channels in a block of the value; 1 if it has none, or nothing would read them."""
         root = self._root(value)
+        return self._possible(root) if root in self._useful else 1
+
+    def _possible(self, root: Value) -> int:
         return self._block(self._common[root], self._lanes[root])
 
     def _block(self, common: int, lanes: int) -> int:
@@ -59,7 +65,7 @@ class Blocks:
         roots = dict.fromkeys(self._root(v) for v in values)
         common = math.gcd(*boundaries, *(self._common[r] for r in roots))
         lanes = min(self._lanes[r] for r in roots)
-        if self._block(common, lanes) == 1 < max(self.of(r) for r in roots):
+        if self._block(common, lanes) == 1 < max(self._possible(r) for r in roots):
             return
         first, *others = roots
         self._common[first], self._lanes[first] = common, lanes
@@ -85,6 +91,18 @@ class Blocks:
             values += self._graph.outputs_of(node.name)
         if values:
             yield values, form.boundaries
+
+    def _read_in_blocks(self, node: Node) -> Sequence[Value]:
+        """What a node reads in blocks, if there are any; point nodes do not care."""
+        inputs = self._graph.inputs_of(node.name)
+        if isinstance(node.op, Convolution):
+            return inputs if isinstance(node.op, ConvWeightGradient) else inputs[:1]
+        form = in_blocks(node.op, [self._graph.type_of(v) for v in inputs], node.types)
+        if form is None or isinstance(node.op, Pointwise | Cast | Broadcast):
+            return ()
+        found = [v for v, w in zip(inputs, form.ways, strict=True) if w is Way.BLOCKED]
+        sizes = [self._possible(self._root(v)) for v in found]
+        return found if not any(n % b for n in form.boundaries for b in sizes) else ()
 
     def _convolved(
         self, node: Node, op: Convolution, inputs: Sequence[Value]

@@ -80,6 +80,8 @@ _ROLES: tuple[tuple[type[Op], Role], ...] = (
     (TakeAlongAxis, Role.MOVE),
 )
 _KNOWN: dict[type[Op], Role] = {}
+_LAYOUT = (Block, Unblock, PackWeight)
+_SILENT = (Role.LEAF, Role.VIEW, Role.MOVE)
 _EXPENSIVE = (
     pw.Exp,
     pw.Expm1,
@@ -546,5 +548,8 @@ class _Partition:
         if len(text) > _MAX_NAME:
             first, last = next(iter(origins)), next(reversed(origins))
             text = f"{first}_to_{last}"[:_MAX_NAME]
+        layout = [op for n in nodes if isinstance(op := self.graph.node(n).op, _LAYOUT)]
+        if layout and all(role(self.graph.node(n).op) in _SILENT for n in nodes):
+            text += f".{layout[-1].short_name}"
         prefix = {Phase.FORWARD: "", Phase.BACKWARD: "grad_", Phase.UPDATE: "update_"}[phase]
         return prefix + re.sub(r"[^A-Za-z0-9_.]", "_", text)

@@ -16,7 +16,7 @@ from ..ops import pointwise as pw
 from ..ops import reduce as rd
 from ..ops.base import Op, apply
 from ..ops.leaf import Constant
-from ..ops.pool import MaxPool, MaxPoolGradient
+from ..ops.pool import MaxPool, MaxPoolGradient, SumPool, SumPoolGradient
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from .base import Pass
@@ -227,6 +227,14 @@ def _concat(node: Node, inputs: tuple[Tensor, ...]) -> Tensor | None:
     return None
 
 
+def _sum_pool(node: Node, inputs: tuple[Tensor, ...]) -> Tensor | None:
+    """Windows of one element, each after the other, are what they are taken from."""
+    (x,) = inputs
+    assert isinstance(node.op, SumPool | SumPoolGradient)
+    alone = node.op.window.size == 1 and set(node.op.stride) == {1}
+    return x if alone and x.type == node.types[0] else None
+
+
 def _reduction(node: Node, inputs: tuple[Tensor, ...]) -> Tensor | None:
     """A reduction over axes of extent 1 does nothing."""
     (x,) = inputs
@@ -276,6 +284,8 @@ _RULES: tuple[tuple[type[Op], Simplification], ...] = (
     (mv.Slice, _slice),
     (mv.Pad, _pad),
     (mv.Concat, _concat),
+    (SumPool, _sum_pool),
+    (SumPoolGradient, _sum_pool),
     (rd.Reduction, _reduction),
     (pw.Pointwise, _implicit_broadcast),
 )
