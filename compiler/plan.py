@@ -6,6 +6,7 @@ writes it may write over its input. Offsets are given to the largest values firs
 lowest place where nothing alive at the same time is in the way (Pisarchyk and Lee, Efficient memory
 management for deep neural net inference, 2020: greedy by size).
 
+Inputs of a concatenation are written straight into it where they are one piece of it (`parts.py`).
 An update of a state is written straight into the state where nothing reads the old contents later.
 """
 
@@ -21,12 +22,15 @@ from .graph import Graph, Value
 from .loops import ir
 from .lower.binding import Lowered
 from .ops.leaf import Constant, Input, Leaf, State
+from .parts import Parts, find_parts
 from .passes.partition import Group, storage
 from .routine import Routine
 from .types import TensorType
 
 _ALIGN = 64
 _SERIAL_WORK = 4096
+# What concatenations without copies may cost: they are alive from their first part on.
+_MORE_ARENA = 1.25
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,17 @@ class Placed:
 
 @dataclass
 class _Block:
-    """Bytes of the arena, and the kernels between which they are taken."""
+    """Bytes of the arena, and the kernels between which they are taken.
+
+    A block inside of another one begins at a byte of that one, and is alive as long.
+    """
 
     name: str
     nbytes: int
     first: int
     last: int
     offset: int = 0
+    inside: tuple[_Block, int] | None = None
 
 
 @dataclass
@@ -79,16 +87,19 @@ class Planner:
     kernels: list[Placed]
     blocks: dict[Value, _Block] = field(default_factory=dict)
     owners: dict[Value, Slot] = field(default_factory=dict)
+    parts: Parts = field(default_factory=Parts)
 
     def run(self) -> Program:
         self._own_updates()
         self._own_outputs()
         self._add_copies()
-        self._find_blocks()
-        scratch = self._scratch_blocks()
-        blocks = list({id(b): b for b in self.blocks.values()}.values())
-        arena = place([*blocks, *(b for found in scratch for b in found)])
-        return self._program(scratch, arena)
+        arena, scratch = self._arrange(Parts())
+        parts = find_parts(self.graph, [p.group for p in self.kernels], self.owners)
+        if parts.idle:
+            arena, scratch = self._arrange_parts(parts, arena)
+        busy = [i for i in range(len(self.kernels)) if i not in self.parts.idle]
+        self.kernels = [self.kernels[i] for i in busy]
+        return self._program([scratch[i] for i in busy], arena)
 
     # -- who owns a value -------------------------------------------------------------------------
 
@@ -159,6 +170,28 @@ class Planner:
 
     # -- the arena --------------------------------------------------------------------------------
 
+    def _arrange_parts(self, parts: Parts, without: int) -> tuple[int, list[list[_Block]]]:
+        """The arena with as few copies as are not too dear in memory."""
+        arena, scratch = self._arrange(parts)
+        if arena > _MORE_ARENA * without:
+            return self._arrange(Parts())
+        return arena, scratch
+
+    def _arrange(self, parts: Parts) -> tuple[int, list[list[_Block]]]:
+        """Finds and places all blocks: the size of the arena, and the scratch of each kernel."""
+        self.parts = parts
+        self.blocks = {}
+        self._find_blocks()
+        scratch = self._scratch_blocks()
+        blocks = {id(b): b for b in self.blocks.values()}.values()
+        free = [b for b in blocks if b.inside is None]
+        arena = place([*free, *(b for found in scratch for b in found)])
+        for block in blocks:
+            if block.inside is not None:
+                outer, begin = block.inside
+                block.offset = outer.offset + begin
+        return arena, scratch
+
     def _find_blocks(self) -> None:
         last = self._last_reads()
         for number, placed in enumerate(self.kernels):
@@ -168,12 +201,25 @@ class Planner:
                 if value in self.owners:
                     continue
                 until = max(last.get(value, number), number)
+                if value in self.parts.members:
+                    self._add_part(value, number, until)
+                    continue
                 block = self._overwritten(number, value, last)
                 if block is None:
                     nbytes = self.graph.type_of(value).nbytes
                     block = _Block(str(value), nbytes, number, until)
                 block.last = max(block.last, until)
                 self.blocks[value] = block
+
+    def _add_part(self, value: Value, number: int, until: int) -> None:
+        """Makes a value's block, and that of all it is part of last as long as any of them."""
+        outermost, begin = self.parts.place(value)
+        nbytes = self.graph.type_of(outermost).nbytes
+        outer = self.blocks.setdefault(outermost, _Block(str(outermost), nbytes, number, until))
+        outer.last = max(outer.last, until)
+        if value != outermost:
+            nbytes = self.graph.type_of(value).nbytes
+            self.blocks[value] = _Block(str(value), nbytes, number, until, 0, (outer, begin))
 
     def _last_reads(self) -> dict[Value, int]:
         last: dict[Value, int] = {}
@@ -189,7 +235,9 @@ class Planner:
         for given, written in sorted(placed.shareable):
             base = storage(self.graph, given)
             block = self.blocks.get(base)
-            if written != value or block is None or block.last != number or last[base] != number:
+            if written != value or block is None or base in self.parts.members:
+                continue
+            if block.last != number or last[base] != number:
                 continue
             same = [v for v in arguments if self.blocks.get(storage(self.graph, v)) is block]
             if same == [given]:
