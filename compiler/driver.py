@@ -22,11 +22,12 @@ from .loops.printer import print_kernel
 from .lower.lower import lower
 from .lower.signature import Signature
 from .ops.leaf import Constant
+from .ops.recurrence import Recurrence
 from .passes.base import Pass
 from .passes.batchnorm import FoldBatchNorm
 from .passes.checkpoint import Checkpoint
 from .passes.cse import ShareCommonSubexpressions
-from .passes.expand import Expand
+from .passes.expand import UNROLLED, Expand
 from .passes.fold import FoldConstants
 from .passes.hoist import Prepared, hoist
 from .passes.hoist_steps import HoistSteps
@@ -35,9 +36,12 @@ from .passes.partition import Group, partition
 from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
 from .passes.snapshot import Snapshot
+from .passes.step_passes import StepPasses
 from .passes.winograd import Winograd
-from .plan import Placed, Planner
+from .placed import Placed
+from .plan import Planner
 from .printer import print_group
+from .repeat import lower_recurrence
 from .report import Report
 from .routine import Routine
 
@@ -89,13 +93,24 @@ class Compiled:
     report: Report
 
 
-def standard_passes() -> tuple[Pass, ...]:
-    """The passes that every graph goes through."""
+def standard_passes(unroll: int = UNROLLED) -> tuple[Pass, ...]:
+    """The passes that every graph goes through.
+
+    Arguments:
+        unroll: recurrences of more steps stay loops.
+    """
     return (
         FoldBatchNorm(),
         MergeRecurrences(),
         HoistSteps(),
-        Expand(),
+        Expand(loops=unroll),
+        *_simplification(),
+        StepPasses((Expand(), *_simplification())),
+    )
+
+
+def _simplification() -> tuple[Pass, ...]:
+    return (
         FoldConstants(),
         Simplify(),
         SinkReshapes(),
@@ -152,7 +167,7 @@ def lower_groups(graph: Graph, options: Options, report: Report) -> list[Placed]
     report.write("kernels", lambda: "\n\n".join(print_group(graph, g) for g in groups))
     with report.stage("lower") as describe:
         placed = _lowered(graph, groups, options.target)
-        routines = list(dict.fromkeys(p.routine for p in placed))
+        routines = list(dict.fromkeys(r for p in placed for r in p.routines))
         statements = sum(sum(1 for _ in walk(r.kernel.body)) for r in routines)
         describe(f"{len(routines)} different ones, {statements} statements")
     with report.stage("prove bounds"):
@@ -165,6 +180,9 @@ def _lowered(graph: Graph, groups: Sequence[Group], target: Target) -> list[Plac
     placed: list[Placed] = []
     known: dict[Hashable, tuple[Signature, Placed]] = {}
     for group in groups:
+        if isinstance(graph.node(group.nodes[0]).op, Recurrence):
+            placed.append(lower_recurrence(graph, group, partial(_lowered, target=target)))
+            continue
         signature = Signature.of(graph, group)
         if signature.key not in known:
             lowered = lower(graph, group, target)
@@ -228,7 +246,7 @@ def _assemble(
 
 def _kernels(planner: Planner) -> dict[str, Kernel]:
     """The kernels of a plan by their symbols, equal ones once."""
-    return {p.routine.symbol: p.lowered.kernel for p in planner.kernels}
+    return {r.symbol: r.kernel for p in planner.kernels for r in p.routines}
 
 
 def _dump_code(kernels: Mapping[str, Kernel], target: Target, report: Report) -> None:

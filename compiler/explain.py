@@ -9,12 +9,13 @@ from .errors import UsageError
 from .graph import Graph, Node
 from .llvm.codegen import assembly
 from .llvm.emit import emit
+from .loops.ir import Kernel
 from .loops.printer import print_kernel
 from .lower.lower import lower
 from .ops.leaf import Leaf
 from .ops.movement import Reshape
 from .passes.partition import Group
-from .plan import Placed
+from .placed import Placed, Repeat
 from .printer import print_group
 from .report import Report
 from .summary import si_text
@@ -44,17 +45,23 @@ class Explanation:
 
     def _kernel(self, placed: Placed, llvm: bool, asm: bool) -> str:
         assert placed.group is not None
+        if isinstance(placed, Repeat):
+            what = f"{print_group(self.graph, placed.group)}\n  is a loop of {placed.count} steps"
+            codes = (self._code(i.placed.routine.kernel, llvm, asm) for i in placed.inner)
+            return "\n\n".join([what, *(part for code in codes for part in code)])
         # The kernel may be shared with other groups; lowered for this one it has its names.
         kernel = lower(self.graph, placed.group, self.options.target).kernel
-        parts = [
-            f"{print_group(self.graph, placed.group)}\n{cost_text(placed)}",
-            print_kernel(kernel),
-        ]
+        head = f"{print_group(self.graph, placed.group)}\n{cost_text(placed)}"
+        return "\n\n".join([head, *self._code(kernel, llvm, asm)])
+
+    def _code(self, kernel: Kernel, llvm: bool, asm: bool) -> list[str]:
+        """The loops of a kernel, and its machine code on request."""
+        parts = [print_kernel(kernel)]
         if llvm or asm:
             code = emit(kernel, self.options.target).ir
             parts += [code.rstrip()] if llvm else []
             parts += [assembly(code, self.options.target).rstrip()] if asm else []
-        return "\n\n".join(parts)
+        return parts
 
 
 def explain(graph: Graph, name: str, options: Options | None = None) -> Explanation:

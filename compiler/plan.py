@@ -13,17 +13,17 @@ An update of a state is written straight into the state where nothing reads the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..runtime.program import Copy, KernelCall, Program, Slot, SlotKind, Step
+from ..runtime.program import Copy, KernelCall, Loop, Program, Slot, SlotKind, Step, Walk
 from .errors import CompileError
 from .graph import Graph, Value
-from .loops import ir
 from .lower.binding import Lowered
 from .ops.leaf import Constant, Input, Leaf, State
 from .parts import Parts, find_parts
 from .passes.partition import Group, storage
+from .placed import Inner, Placed, Repeat, copy_kernel
 from .routine import Routine
 from .types import TensorType
 
@@ -31,37 +31,6 @@ _ALIGN = 64
 _SERIAL_WORK = 4096
 # What concatenations without copies may cost: they are alive from their first part on.
 _MORE_ARENA = 1.25
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A kernel of the plan.
-
-    Arguments:
-        group: the nodes it computes; None if it only copies.
-        lowered: the kernel and its arguments.
-        known: what is known of the kernel, where other groups have the same one.
-    """
-
-    group: Group | None
-    lowered: Lowered
-    known: Routine | None = None
-
-    @cached_property
-    def routine(self) -> Routine:
-        """The kernel and what follows from it."""
-        return self.known or Routine(self.lowered.kernel)
-
-    @cached_property
-    def shareable(self) -> frozenset[tuple[Value, Value]]:
-        """Pairs (input, output) of the arguments that may be the same memory."""
-        values = self.lowered.arguments
-        return frozenset((values[a], values[b]) for a, b in self.routine.shareable)
-
-    @property
-    def name(self) -> str:
-        """What the kernel is called in this place."""
-        return self.group.name if self.group else self.lowered.kernel.name
 
 
 @dataclass
@@ -254,25 +223,15 @@ class Planner:
     # -- the program ------------------------------------------------------------------------------
 
     def _program(self, scratch: list[list[_Block]], arena: int) -> Program:
-        slots: dict[Slot, int] = {}
-        calls: list[KernelCall] = []
-        steps: list[Step] = []
-        barriers = _Barriers()
+        writer = _Writer()
         for number, placed in enumerate(self.kernels):
-            kernel = placed.lowered.kernel
             owned = [self._slot(v) for v in placed.lowered.arguments]
             owned += [_arena_slot(b) for b in scratch[number]]
-            for slot in owned:
-                slots.setdefault(slot, len(slots))
-            calls.append(self._call(placed, tuple(slots[s] for s in owned)))
-            where = dict(zip((b.name for b in kernel.buffers), owned, strict=True))
-            for part in placed.routine.parts:
-                phase = part.phase
-                parallel = phase.parallel and phase.extent > 1 and part.work >= _SERIAL_WORK
-                reads = {where[name] for name in part.reads if name in where}
-                writes = {where[name] for name in part.writes if name in where}
-                barrier = barriers.before(reads, writes, parallel)
-                steps.append(Step(phase.symbol, phase.extent, parallel, barrier, number))
+            if isinstance(placed, Repeat):
+                self._repeat(writer, placed, owned)
+            else:
+                writer.call(self._call(placed), owned, placed.routine)
+        slots, calls, steps, loops = writer.slots, writer.calls, writer.steps, writer.loops
         copies = tuple(self._copies(slots))
         return Program(
             self.graph.name,
@@ -284,9 +243,40 @@ class Planner:
             tuple(steps),
             copies,
             arena,
+            tuple(loops),
         )
 
-    def _call(self, placed: Placed, slots: tuple[int, ...]) -> KernelCall:
+    def _repeat(self, writer: _Writer, placed: Repeat, owned: Sequence[Slot]) -> None:
+        """A loop, and what follows on it."""
+        for count, inner in ((placed.count, placed.inner), (1, placed.after)):
+            calls = [(self._inner_call(placed, i, count), i) for i in inner]
+            if calls:
+                writer.loop(count, calls, owned)
+
+    def _inner_call(self, outer: Repeat, inner: Inner, count: int) -> KernelCall:
+        """A kernel of a loop, as it is told to people: what all iterations do together."""
+        placed, group = inner.placed, outer.group
+        assert group is not None
+        counted, kernel = placed.routine.cost, placed.routine.kernel
+        writes = frozenset[str]().union(*(part.writes for part in placed.routine.parts))
+        types = {b.name: TensorType(b.shape, b.dtype) for b in kernel.parameters}
+        return KernelCall(
+            f"{outer.name}.{placed.name}",
+            group.nodes,
+            group.phase.value,
+            f"{count} times {kernel.note}",
+            (),
+            count * counted.flops,
+            count * (counted.bytes_read + counted.bytes_written),
+            self._origins(group.nodes),
+            tuple(t for name, t in types.items() if name not in writes),
+            tuple(t for name, t in types.items() if name in writes),
+        )
+
+    def _origins(self, nodes: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(o.name for n in nodes for o in self.graph.node(n).origins))
+
+    def _call(self, placed: Placed) -> KernelCall:
         group, counted = placed.group, placed.routine.cost
         nodes = group.nodes if group else ()
         written = group.outputs if group else placed.lowered.arguments[1:]
@@ -296,10 +286,10 @@ class Planner:
             nodes,
             group.phase.value if group else "update",
             placed.lowered.kernel.note,
-            slots,
+            (),
             counted.flops,
             counted.bytes_read + counted.bytes_written,
-            tuple(dict.fromkeys(o.name for n in nodes for o in self.graph.node(n).origins)),
+            self._origins(nodes),
             tuple(self.graph.type_of(v) for v in given),
             tuple(self.graph.type_of(v) for v in written),
         )
@@ -345,20 +335,28 @@ def place(blocks: Iterable[_Block]) -> int:
     done: list[_Block] = []
     total = 0
     for block in sorted(blocks, key=lambda b: (-b.nbytes, b.first, b.name)):
-        size = _aligned(block.nbytes)
+        size = aligned(block.nbytes)
         rivals = [b for b in done if b.first <= block.last and block.first <= b.last]
         offset = 0
         for other in sorted(rivals, key=lambda b: b.offset):
             if offset + size <= other.offset:
                 break
-            offset = max(offset, other.offset + _aligned(other.nbytes))
+            offset = max(offset, other.offset + aligned(other.nbytes))
         block.offset = offset
         done.append(block)
         total = max(total, offset + size)
     return total
 
 
-def _aligned(nbytes: int) -> int:
+def overlay(blocks: Iterable[tuple[int, int, int]]) -> tuple[list[int], int]:
+    """Offsets of blocks (bytes, first kernel, last kernel) in one piece of memory, and its size."""
+    placed = [_Block(str(i), *block) for i, block in enumerate(blocks)]
+    total = place(placed)
+    return [block.offset for block in placed], total
+
+
+def aligned(nbytes: int) -> int:
+    """Bytes that a value takes of the arena."""
     return -(-nbytes // _ALIGN) * _ALIGN
 
 
@@ -366,14 +364,80 @@ def _arena_slot(block: _Block) -> Slot:
     return Slot(SlotKind.ARENA, block.name, block.nbytes, block.offset)
 
 
-def copy_kernel(name: str, type: TensorType) -> ir.Kernel:
-    """A kernel that copies a value."""
-    source = ir.Buffer("source", (type.size,), type.dtype)
-    target = ir.Buffer("target", (type.size,), type.dtype)
-    i = ir.Var("i")
-    body = ir.Store(target, (i,), ir.Load(source, (i,)))
-    loop = ir.For(i, type.size, (body,), ir.LoopKind.VECTOR, 32 // type.dtype.size)
-    return ir.Kernel(name, (source, target), (loop,), note="copy")
+@dataclass
+class _Writer:
+    """A program being written."""
+
+    slots: dict[Slot, int] = field(default_factory=dict)
+    calls: list[KernelCall] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    loops: list[Loop] = field(default_factory=list)
+    barriers: _Barriers = field(default_factory=lambda: _Barriers())
+
+    def call(
+        self,
+        call: KernelCall,
+        owned: Sequence[Slot],
+        routine: Routine,
+        also: Mapping[int, Slot] | None = None,
+    ) -> None:
+        """A kernel and its phases.
+
+        Arguments:
+            call: the kernel, without its slots.
+            owned: its slots.
+            routine: what is known of it.
+            also: for arguments that are elsewhere at first, where that is.
+        """
+        numbers = tuple(self.slot(slot) for slot in owned)
+        self.calls.append(replace(call, slots=numbers))
+        where: dict[str, set[Slot]] = {}
+        for i, (buffer, slot) in enumerate(zip(routine.kernel.buffers, owned, strict=True)):
+            where[buffer.name] = {slot, also[i]} if also and i in also else {slot}
+        for part in routine.parts:
+            phase = part.phase
+            parallel = phase.parallel and phase.extent > 1 and part.work >= _SERIAL_WORK
+            reads = set[Slot]().union(*(where.get(name, ()) for name in part.reads))
+            writes = set[Slot]().union(*(where.get(name, ()) for name in part.writes))
+            barrier = self.barriers.before(reads, writes, parallel)
+            number = len(self.calls) - 1
+            self.steps.append(Step(phase.symbol, phase.extent, parallel, barrier, number))
+
+    def slot(self, slot: Slot) -> int:
+        """The number of a slot."""
+        return self.slots.setdefault(slot, len(self.slots))
+
+    def loop(
+        self, count: int, inner: Sequence[tuple[KernelCall, Inner]], owned: Sequence[Slot]
+    ) -> None:
+        """Kernels that are run `count` times.
+
+        Threads wait in every iteration where they have to wait in any: the first one has other
+        things before it than those that follow.
+        """
+        begin = len(self.steps)
+        walks: list[Walk] = []
+        for call, item in inner:
+            self._in_loop(call, item, owned)
+            for i, w in enumerate(item.where):
+                if w.start or w.stride or w.first is not None:
+                    first = None if w.first is None else self.slot(owned[w.first])
+                    number = len(self.calls) - 1
+                    walks.append(Walk(number, i, w.start, w.stride, w.period, first))
+        steps = self.steps[begin:]
+        for _ in range(min(count - 1, 2)):
+            again = _Writer(barriers=self.barriers)
+            for call, item in inner:
+                again._in_loop(call, item, owned)
+            pairs = zip(steps, again.steps, strict=True)
+            steps = [replace(a, barrier=a.barrier or b.barrier) for a, b in pairs]
+        self.steps[begin:] = steps
+        self.loops.append(Loop(begin, len(self.steps), count, tuple(walks)))
+
+    def _in_loop(self, call: KernelCall, item: Inner, owned: Sequence[Slot]) -> None:
+        slots = [owned[w.buffer] for w in item.where]
+        also = {i: owned[w.first] for i, w in enumerate(item.where) if w.first is not None}
+        self.call(call, slots, item.placed.routine, also)
 
 
 @dataclass

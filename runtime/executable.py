@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from ..compiler.report import Report
 from ..compiler.types import Array, TensorType
 from .image import Image
 from .memory import Memory, memory_of
-from .program import Program, SlotKind
+from .program import Loop, Program, SlotKind, Walk
 from .threads import BARRIER, PARALLEL, get_runner
 
 if TYPE_CHECKING:
@@ -169,10 +171,22 @@ class Executable:
         with self._lock:
             self._point(SlotKind.INPUT, feeds)
             self._point(SlotKind.OUTPUT, results)
-            self._runner.run(self._steps, timestamps)
+            self._run(timestamps)
             for copy in self.program.copies:
                 self._copy(copy.source, results[copy.name], feeds, results)
         return results
+
+    def _run(self, timestamps: np.ndarray[Any, Any] | None) -> None:
+        """Runs all rows. Iterations of a step count together, as if they followed each other."""
+        if timestamps is None or not self.program.loops:
+            self._runner.run(self._steps, timestamps)
+            return
+        stamps = np.zeros(len(self._steps) + 1, np.int64)
+        self._runner.run(self._steps, stamps)
+        spent = np.zeros(len(timestamps) - 1, np.int64)
+        np.add.at(spent, self._rows[0], np.diff(stamps))
+        timestamps[0] = stamps[0]
+        timestamps[1:] = stamps[0] + np.cumsum(spent)
 
     def _checked(self, arrays: Mapping[str, Any]) -> dict[str, Array]:
         expected = self.inputs
@@ -283,45 +297,63 @@ class Executable:
     # -- binding ----------------------------------------------------------------------------------
 
     def _bind(self) -> None:
-        """Tables of pointers: arguments of every kernel, and the steps that use them."""
+        """Tables of pointers: arguments of every kernel, and the steps that use them.
+
+        A kernel in a loop has a table for each iteration, and the loop's steps are rows for each.
+        """
         program = self.program
-        starts, total = [], 0
-        for call in program.kernels:
-            starts.append(total)
-            total += len(call.slots)
-        order = [s for call in program.kernels for s in call.slots]
-        self._arguments = np.zeros(max(total, 1), np.uint64)
-        self._places = {
-            kind: [
-                (program.slots[s].name, i)
-                for i, s in enumerate(order)
-                if program.slots[s].kind is kind
-            ]
-            for kind in SlotKind
-        }
+        counts = [1] * len(program.kernels)
+        walks: dict[tuple[int, int], Walk] = {}
+        for loop in program.loops:
+            for step in program.steps[loop.begin : loop.end]:
+                counts[step.kernel] = loop.count
+            walks |= {(w.kernel, w.argument): w for w in loop.walks}
+        sizes = [n * len(call.slots) for n, call in zip(counts, program.kernels, strict=True)]
+        starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
+        self._arguments = np.zeros(max(starts[-1], 1), np.uint64)
+        self._places: dict[SlotKind, list[_Place]] = {kind: [] for kind in SlotKind}
+        for number, call in enumerate(program.kernels):
+            for i, slot in enumerate(call.slots):
+                first = int(starts[number]) + i
+                table = np.arange(first, first + sizes[number], len(call.slots))
+                for part in _places(slot, table, walks.get((number, i))):
+                    self._places[program.slots[part.slot].kind].append(part)
         base = address(self._arena)
-        for i, s in enumerate(order):
-            if program.slots[s].kind is SlotKind.ARENA:
-                self._arguments[i] = base + program.slots[s].offset
+        for part in self._places[SlotKind.ARENA]:
+            self._put(part, base + program.slots[part.slot].offset)
         self._point(SlotKind.STATE, self.state)
         self._point(SlotKind.CONSTANT, self._constants)
-        table = address(self._arguments)
-        self._steps = np.array(
-            [
-                (
-                    self._library.address(step.symbol),
-                    table + 8 * starts[step.kernel],
-                    step.extent,
-                    PARALLEL * step.parallel | BARRIER * step.barrier,
-                )
-                for step in program.steps
-            ],
-            np.int64,
-        ).reshape(-1, 4)
+        self._rows = _rows(program)
+        self._steps = self._program_of(starts)
+
+    def _program_of(self, starts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What the runner is given: function, arguments, extent and flags of every row."""
+        steps = self.program.steps
+        columns = [
+            (
+                self._library.address(step.symbol),
+                starts[step.kernel],
+                step.extent,
+                PARALLEL * step.parallel | BARRIER * step.barrier,
+                len(self.program.kernels[step.kernel].slots),
+            )
+            for step in steps
+        ]
+        numbers, iterations = self._rows
+        table = np.array(columns, np.int64).reshape(-1, 5)[numbers]
+        table[:, 1] += iterations * table[:, 4]
+        table[:, 1] = address(self._arguments) + 8 * table[:, 1]
+        return np.ascontiguousarray(table[:, :4])
 
     def _point(self, kind: SlotKind, arrays: Mapping[str, Array]) -> None:
-        for name, place in self._places[kind]:
-            self._arguments[place] = address(arrays[name])
+        for part in self._places[kind]:
+            self._put(part, address(arrays[self.program.slots[part.slot].name]))
+
+    def _put(self, part: _Place, where: int) -> None:
+        if part.offsets is None:
+            self._arguments[part.first] = where
+        else:
+            self._arguments[part.places] = part.offsets + where
 
     def _copy(
         self,
@@ -342,6 +374,55 @@ class Executable:
         else:
             raw = owners[slot.kind][slot.name]
         np.copyto(target, raw.reshape(target.shape))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in the tables the address of a slot goes.
+
+    Arguments:
+        slot: number of the slot.
+        places: in the tables.
+        offsets: bytes from the beginning of the slot, for each place; None: one place, no offset.
+    """
+
+    slot: int
+    places: np.ndarray[Any, Any]
+    offsets: np.ndarray[Any, Any] | None
+
+    @cached_property
+    def first(self) -> int:
+        return int(self.places[0])
+
+
+def _places(slot: int, table: np.ndarray[Any, Any], walk: Walk | None) -> list[_Place]:
+    """Where an argument goes that has one place for each iteration."""
+    if walk is None:
+        offsets = np.zeros(len(table), np.uint64) if len(table) > 1 else None
+        return [_Place(slot, table, offsets)]
+    iterations = np.arange(len(table))
+    if walk.period:
+        iterations %= walk.period
+    offsets = (walk.start + walk.stride * iterations).astype(np.uint64)
+    if walk.first is None:
+        return [_Place(slot, table, offsets)]
+    later = [_Place(slot, table[1:], offsets[1:])] if len(table) > 1 else []
+    return [_Place(walk.first, table[:1], None), *later]
+
+
+def _rows(program: Program) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Which step each row of the unrolled program is, and of which iteration."""
+    numbers: list[np.ndarray[Any, Any]] = []
+    iterations: list[np.ndarray[Any, Any]] = []
+    done = 0
+    for loop in (*program.loops, Loop(len(program.steps), len(program.steps), 0)):
+        numbers.append(np.arange(done, loop.begin))
+        iterations.append(np.zeros(loop.begin - done, np.int64))
+        steps = np.arange(loop.begin, loop.end)
+        numbers.append(np.tile(steps, loop.count))
+        iterations.append(np.repeat(np.arange(loop.count), len(steps)))
+        done = loop.end
+    return np.concatenate(numbers).astype(np.int64), np.concatenate(iterations)
 
 
 def address(array: Array) -> int:

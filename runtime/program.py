@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -100,6 +100,44 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """An argument that is elsewhere in every iteration of a loop.
+
+    Arguments:
+        kernel: number of its kernel.
+        argument: number among the kernel's arguments.
+        start: bytes from the beginning of its slot, in the first iteration.
+        stride: bytes from one iteration to the next.
+        period: iterations after which it is where it was; 0 for never.
+        first: slot that it is in the first iteration, if that is another one.
+    """
+
+    kernel: int
+    argument: int
+    start: int
+    stride: int
+    period: int = 0
+    first: int | None = None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Steps that are run several times.
+
+    Arguments:
+        begin: number of the first step.
+        end: number of the step behind the last one.
+        count: how often they are run.
+        walks: arguments that are not the same in all iterations.
+    """
+
+    begin: int
+    end: int
+    count: int
+    walks: tuple[Walk, ...] = ()
+
+
+@dataclass(frozen=True)
 class Program:
     """A network, ready to run.
 
@@ -113,6 +151,7 @@ class Program:
         steps: in order.
         copies: outputs that are not written by a kernel.
         arena_bytes: size of the memory for everything in between.
+        loops: steps that are run several times, in order; none inside another.
     """
 
     name: str
@@ -124,6 +163,7 @@ class Program:
     steps: tuple[Step, ...]
     copies: tuple[Copy, ...]
     arena_bytes: int
+    loops: tuple[Loop, ...] = ()
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -142,6 +182,10 @@ def program_to_json(program: Program) -> dict[str, Any]:
         "steps": [[s.symbol, s.extent, s.parallel, s.barrier, s.kernel] for s in program.steps],
         "copies": [[c.source, c.name] for c in program.copies],
         "arena_bytes": program.arena_bytes,
+        "loops": [
+            [loop.begin, loop.end, loop.count, [list(astuple(w)) for w in loop.walks]]
+            for loop in program.loops
+        ],
     }
 
 
@@ -161,6 +205,10 @@ def program_from_json(data: Any) -> Program:
             tuple(Step(*fields) for fields in data["steps"]),
             tuple(Copy(*fields) for fields in data["copies"]),
             data["arena_bytes"],
+            tuple(
+                Loop(begin, end, count, tuple(Walk(*fields) for fields in walks))
+                for begin, end, count, walks in data["loops"]
+            ),
         )
     except (KeyError, TypeError, ValueError, QuernError) as error:
         raise ArtifactError(f"the program is damaged: {error!r}") from None

@@ -30,7 +30,8 @@ from quern.compiler.ops.pointwise import Relu
 from quern.compiler.passes.hoist import hoist
 from quern.compiler.passes.partition import Group, storage
 from quern.compiler.passes.snapshot import Snapshot
-from quern.compiler.plan import Placed, Planner, place
+from quern.compiler.placed import Placed
+from quern.compiler.plan import Planner, place
 from quern.compiler.plan import _Block as Block
 from quern.compiler.report import Report
 from quern.compiler.tensor import Tensor

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 from ..graph import Graph, Node
 from ..ops.base import Op
+from ..ops.recurrence import Recurrence
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from .base import Pass
+
+# Recurrences of more steps than this are loops of the program, unless asked for otherwise.
+UNROLLED = 8
 
 
 @dataclass(frozen=True)
@@ -18,9 +22,11 @@ class Expand(Pass):
 
     Arguments:
         for_gradient: only those composites that have no gradient of their own.
+        loops: recurrences of more steps stay what they are; None: all are unrolled.
     """
 
     for_gradient: bool = False
+    loops: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
         primitives: set[str] = set()  # as they are, by name
@@ -40,6 +46,8 @@ class Expand(Pass):
         return graph if len(graph.live()) == len(graph) else rewrite(graph)
 
     def _may_expand(self, op: Op) -> bool:
+        if isinstance(op, Recurrence) and self.loops is not None and op.steps > self.loops:
+            return False
         if self.for_gradient and (op.has_gradient or not op.differentiable):
             return False
         return type(op).expand is not Op.expand
