@@ -44,8 +44,9 @@ _APART_BYTES = 8 << 20
 _SLOTS_BYTES = 32 << 20
 # Products that wait on the stack for being transformed.
 _PRODUCTS_BYTES = 128 * 1024
-# So many tasks keep all threads busy.
+# So many tasks keep all threads busy; a multiple of this number is shared out fairly.
 _TASKS = 16
+_FAIR = 4
 
 
 class Algorithm(Enum):
@@ -124,7 +125,9 @@ def cycles(target: Target, dtype: DType, conv: Convolution3x3, algorithm: Algori
     size = algorithm.tile
     places, tiles = (size + TAPS - 1) ** 2, conv.tiles(size)
     deep, wide = -(-conv.depth // lanes), -(-conv.channels // lanes)
-    products = places * wide * _products(target, conv.depth, tiles) / EFFICIENCY
+    panel = winograd_panel(target, dtype, conv.channels)
+    panels = -(-conv.channels // panel)
+    products = places * panels * _products(target, conv.depth, tiles, panel // lanes) / EFFICIENCY
     transforms = tiles * (deep * _INPUTS[size] + wide * _RESULTS[size])
     weight = places * pairs * dtype.size
     total = _together(products + transforms, weight)
@@ -139,13 +142,22 @@ def _together(work: float, nbytes: float) -> float:
     return max(work, waiting) + NOT_HIDDEN * min(work, waiting)
 
 
-def _products(target: Target, depth: int, tiles: int) -> float:
-    """Cycles for a vector of output channels at one place of all tiles."""
-    vectors = 2
-    most = (target.registers - vectors - 1) // vectors
-    rows = tiles / -(-tiles // most)
+def _products(target: Target, depth: int, tiles: int, vectors: int) -> float:
+    """Cycles for so many vectors of output channels at one place of all tiles."""
+    rows = tiles / -(-tiles // _most_rows(target, vectors))
     step = max(rows * vectors / MULTIPLY_ADDS, (rows + vectors) / LOADS, LATENCY)
-    return tiles / rows * (depth * step + TILE) / vectors
+    return tiles / rows * (depth * step + TILE)
+
+
+def _most_rows(target: Target, vectors: int) -> int:
+    """Rows of a register tile: rows * vectors sums, a row of vectors, and one number."""
+    return max(1, (target.registers - vectors - 1) // vectors)
+
+
+def winograd_panel(target: Target, dtype: DType, channels: int) -> int:
+    """Output channels side by side in the weight: two vectors, or three if less is left over."""
+    lanes = target.lanes(dtype)
+    return min((2 * lanes, 3 * lanes), key=lambda panel: -(-channels // panel) * panel)
 
 
 def winograd_blocking(
@@ -162,11 +174,13 @@ def winograd_blocking(
         panel: output channels side by side in the weight.
     """
     places, tiles, size = (tile + TAPS - 1) ** 2, conv.tiles(tile), dtype.size
-    most_rows = (target.registers - 3) // 2
+    most_rows = _most_rows(target, -(-panel // target.lanes(dtype)))
     fit = L2_BYTES // 2 // (places * conv.depth * size)
     on_stack = _PRODUCTS_BYTES // (places * panel * size)
     most = min(fit if fit >= 3 * most_rows else 8 * most_rows, on_stack)
     blocks = -(-tiles // max(1, most))
+    if blocks >= _TASKS:
+        blocks = -(-blocks // _FAIR) * _FAIR
     block = -(-tiles // blocks)
     blocks = -(-tiles // block)
     slot = places * conv.depth * block * size

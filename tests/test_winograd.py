@@ -18,6 +18,7 @@ from quern.compiler.cost_model import (
     Convolution3x3,
     cheapest,
     winograd_blocking,
+    winograd_panel,
 )
 from quern.compiler.driver import ALGORITHMS, Options, compile_graph, optimize
 from quern.compiler.errors import ShapeError, UsageError
@@ -314,6 +315,9 @@ def test_blocks_cover_all_tiles_and_channels(
     name: str, tile: int, batch: int, depth: int, channels: int, extent: int
 ) -> None:
     conv = Convolution3x3(batch, depth, channels, extent, extent)
-    blocking = winograd_blocking(Target.named(name), DType.FLOAT32, conv, tile, 16)
+    target = Target.named(name)
+    panel = winograd_panel(target, DType.FLOAT32, channels)
+    blocking = winograd_blocking(target, DType.FLOAT32, conv, tile, panel)
+    assert panel // target.lanes(DType.FLOAT32) in (2, 3)
     assert 0 <= blocking.tiles * blocking.blocks - conv.tiles(tile) < blocking.tiles
     assert blocking.slots * blocking.repeats >= blocking.blocks

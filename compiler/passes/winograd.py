@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..cost_model import Choice, Convolution3x3, cheapest
+from ..cost_model import Choice, Convolution3x3, cheapest, winograd_panel
 from ..graph import Graph, Node, Value
 from ..llvm.target import Target
 from ..ops.base import apply
@@ -49,7 +49,7 @@ class Winograd(Pass):
             if not tile:
                 return None
             (weight,) = rewriter.new.inputs_of(producer.name)
-            panel = 2 * self.target.lanes(x.dtype)
+            panel = winograd_panel(self.target, x.dtype, plain_shape(node.types[0].shape)[1])
             transform = winograd_weight(node.op.convolution, tile, panel)
             with rewriter.new.scope(prefix=producer.name, origins=producer.origins):
                 u = apply(transform, rewriter.new.tensor(weight))
