@@ -230,23 +230,19 @@ def _assemble(
     """The program, and the machine code that it calls. Workers compile while it is planned."""
     with MachineCode(options.target, options.workers) as code:
         with report.stage("emit") as describe:
-            describe(f"{code.add(_kernels(planner)) // 1024} KB of LLVM IR")
+            size = code.add(r for p in planner.kernels for r in p.routines)
+            describe(f"{size // 1024} KB of LLVM IR")
         with report.stage("plan") as describe:
             program = planner.run()
             describe(f"{program.arena_bytes / 1e6:.1f} MB between kernels")
-        kernels = _kernels(planner)  # copies have come to them
+        kernels = {r.symbol: r.kernel for p in planner.kernels for r in p.routines}
         report.write("loops", lambda: "\n\n".join(print_kernel(k) for k in kernels.values()))
         with report.stage("machine code") as describe:
-            code.add(kernels)
+            code.add(r for p in planner.kernels for r in p.routines)  # copies have come to them
             objects = code.objects()
             describe(f"{code.compiled} kernels compiled, {code.cached} from the cache")
     _dump_code(kernels, options.target, report)
     return program, objects
-
-
-def _kernels(planner: Planner) -> dict[str, Kernel]:
-    """The kernels of a plan by their symbols, equal ones once."""
-    return {r.symbol: r.kernel for p in planner.kernels for r in p.routines}
 
 
 def _dump_code(kernels: Mapping[str, Kernel], target: Target, report: Report) -> None:

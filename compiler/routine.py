@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from .llvm.phases import Phase, PhaseBody, distinct, phases_of, split, symbol_of
+from .llvm.phases import Phase, PhaseBody, phases_of, split, symbol_of
 from .loops import ir
 from .loops.access import Accesses, collect
 from .loops.cost import Cost, cost
@@ -62,7 +62,12 @@ class Routine:
         """Its phases, in the order in which they run."""
         phases = phases_of(self.kernel, self.symbol, self.bodies)
         return tuple(
-            Part(phase, work(body.body) * phase.extent, *_touched((*body.lets, *body.body)))
+            Part(
+                phase,
+                work(body.body) * phase.extent,
+                frozenset(body.uses.reads),
+                frozenset(body.uses.writes),
+            )
             for phase, body in zip(phases, self.bodies, strict=True)
         )
 
@@ -82,15 +87,3 @@ def work(block: ir.Block) -> int:
         else:
             total += 1 + work(ir.nested(stmt))
     return total
-
-
-def _touched(block: ir.Block) -> tuple[frozenset[str], frozenset[str]]:
-    """Names of the buffers that a block reads, and of those that it writes."""
-    reads: set[str] = set()
-    writes: set[str] = set()
-    for stmt in ir.walk(block):
-        if isinstance(stmt, ir.Store | ir.Accumulate):
-            writes.add(stmt.buffer.name)
-        for expr in ir.expressions(stmt):
-            reads.update(p.buffer.name for p in distinct(expr) if isinstance(p, ir.Load))
-    return frozenset(reads), frozenset(writes)

@@ -18,7 +18,7 @@ from ..loops.ir import BinaryOp, Buffer, Kernel, Var
 from .builder import I64, PTR, FunctionBuilder, ModuleBuilder, Value
 from .emit_stmt import StatementEmitter
 from .linear import Linear
-from .phases import Phase, PhaseBody, buffers_used, phases_of, split, symbol_of
+from .phases import Phase, PhaseBody, phases_of, split, symbol_of
 from .scope import Place, Result, Scope
 from .target import Target
 
@@ -40,15 +40,22 @@ class Emitted:
     phases: tuple[Phase, ...]
 
 
-def emit(kernel: Kernel, target: Target, symbol: str | None = None) -> Emitted:
-    """The kernel's functions for a target. `symbol` is `symbol_of(kernel)`, if it is known already.
+def emit(
+    kernel: Kernel,
+    target: Target,
+    symbol: str | None = None,
+    bodies: tuple[PhaseBody, ...] | None = None,
+) -> Emitted:
+    """The kernel's functions for a target.
+
+    `symbol` is `symbol_of(kernel)` and `bodies` is `split(kernel)`, for callers who have them.
 
     Raises:
         CompileError: the kernel is not well formed, or needs too much stack.
     """
     symbol = symbol or symbol_of(kernel)
     module = ModuleBuilder(has_fma=target.has_fma)
-    bodies = split(kernel)
+    bodies = split(kernel) if bodies is None else bodies
     phases = phases_of(kernel, symbol, bodies)
     try:
         for phase, body in zip(phases, bodies, strict=True):
@@ -75,7 +82,7 @@ def _emit_phase(f: FunctionBuilder, phase: PhaseBody, buffers: tuple[Buffer, ...
     scope = Scope(f)
     emitter = StatementEmitter(scope)
     args, begin, end = f.arguments
-    used = buffers_used((*phase.lets, *phase.body))
+    used = phase.uses.reads.keys() | phase.uses.writes.keys()
     for position, buffer in enumerate(buffers):
         if buffer.name in used:
             pointer = f.load(PTR, f.gep(PTR, args, position))

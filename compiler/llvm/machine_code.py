@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from ..loops.ir import Kernel
+from ..routine import Routine
 from .cache import ObjectCache, object_key
 from .emit import emit, fingerprint
 from .pool import Compilation
@@ -44,14 +44,15 @@ class MachineCode:
     ) -> None:
         self._compilation.__exit__(kind, error, trace)
 
-    def add(self, kernels: Mapping[str, Kernel]) -> int:
-        """More kernels by their symbols; those that were added before are left out.
+    def add(self, routines: Iterable[Routine]) -> int:
+        """More kernels; those that were added before are left out.
 
         Returns:
             The size of their LLVM IR in bytes, as far as they are not in the cache.
         """
         size = 0
-        for symbol, kernel in kernels.items():
+        for routine in routines:
+            symbol = routine.symbol
             if symbol in self._keys:
                 continue
             key = self._keys[symbol] = object_key(self.target, fingerprint(), symbol)
@@ -60,7 +61,7 @@ class MachineCode:
                 self._found[symbol] = found
                 self.cached += 1
                 continue
-            ir = emit(kernel, self.target, symbol).ir
+            ir = emit(routine.kernel, self.target, symbol, routine.bodies).ir
             self._compilation.add(symbol, ir)
             size += len(ir)
             self.compiled += 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 from ..errors import CompileError
@@ -45,6 +46,14 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Uses:
+    """Buffers that are read and written, by name."""
+
+    reads: Mapping[str, Buffer]
+    writes: Mapping[str, Buffer]
+
+
+@dataclass(frozen=True)
 class PhaseBody:
     """What a phase runs.
 
@@ -65,6 +74,20 @@ class PhaseBody:
     @property
     def parallel(self) -> bool:
         return bool(self.loops)
+
+    @cached_property
+    def uses(self) -> Uses:
+        """The buffers that it reads and writes."""
+        reads: dict[str, Buffer] = {}
+        writes: dict[str, Buffer] = {}
+        for stmt in walk((*self.lets, *self.body)):
+            if isinstance(stmt, Store | Accumulate):
+                writes[stmt.buffer.name] = stmt.buffer
+            for root in expressions(stmt):
+                for expr in distinct(root):
+                    if isinstance(expr, Load):
+                        reads[expr.buffer.name] = expr.buffer
+        return Uses(reads, writes)
 
 
 def symbol_of(kernel: Kernel) -> str:
@@ -165,26 +188,13 @@ def _roots(body: Block) -> Iterator[Expr]:
         yield from expressions(stmt)
 
 
-def buffers_used(body: Block) -> dict[str, Buffer]:
-    """The buffers that statements read or write, by name."""
-    used: dict[str, Buffer] = {}
-    for stmt in walk(body):
-        if isinstance(stmt, Store | Accumulate):
-            used[stmt.buffer.name] = stmt.buffer
-        for root in expressions(stmt):
-            for expr in distinct(root):
-                if isinstance(expr, Load):
-                    used[expr.buffer.name] = expr.buffer
-    return used
-
-
 def _check(kernel: Kernel, bodies: list[PhaseBody]) -> None:
     """Each phase is a function of its own: locals do not reach from one into the next."""
     given = {buffer.name for buffer in kernel.buffers}
-    written = {s.buffer.name for s in walk(kernel.body) if isinstance(s, Store | Accumulate)}
+    written = {name for phase in bodies for name in phase.uses.writes}
     for number, phase in enumerate(bodies):
         here = {stmt.buffer.name for stmt in walk(phase.body) if isinstance(stmt, Alloc)}
-        for name in buffers_used(phase.body):
+        for name in phase.uses.reads.keys() | phase.uses.writes.keys():
             if name not in given and name not in here:
                 raise CompileError(
                     f"kernel {kernel.name}: phase {number} uses buffer {name}, which is neither an "
