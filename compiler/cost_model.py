@@ -42,6 +42,8 @@ _WEIGHTS = {2: 95, 4: 210}
 # Transformed inputs of all tiles that are kept at the same time at most.
 _APART_BYTES = 8 << 20
 _SLOTS_BYTES = 32 << 20
+_FEW_TILES = 18
+_MANY_TILES = 48
 # Products that wait on the stack for being transformed.
 _PRODUCTS_BYTES = 128 * 1024
 # So many tasks keep all threads busy; a multiple of this number is shared out fairly.
@@ -160,24 +162,21 @@ def winograd_panel(target: Target, dtype: DType, channels: int) -> int:
     return min((2 * lanes, 3 * lanes), key=lambda panel: -(-channels // panel) * panel)
 
 
-def winograd_blocking(
-    target: Target, dtype: DType, conv: Convolution3x3, tile: int, panel: int
-) -> Blocking:
+def winograd_blocking(dtype: DType, conv: Convolution3x3, tile: int, panel: int) -> Blocking:
     """Blocks of tiles.
 
     The more tiles are done at a time, the less often are weights read. But what is transformed
-    should stay in the second-level cache: half of it is for the inputs of a block. Blocks of few
-    tiles are worse than inputs from the third level, where many channels do not leave room.
+    should stay in the second-level cache: half of it is for the inputs of a block, or three
+    quarters. Where that is room for a few tiles only, many tiles in the third level are better.
 
     Arguments:
         tile: outputs along an axis of a tile.
         panel: output channels side by side in the weight.
     """
     places, tiles, size = (tile + TAPS - 1) ** 2, conv.tiles(tile), dtype.size
-    most_rows = _most_rows(target, -(-panel // target.lanes(dtype)))
-    fit = L2_BYTES // 2 // (places * conv.depth * size)
+    fit = L2_BYTES // (places * conv.depth * size)
     on_stack = _PRODUCTS_BYTES // (places * panel * size)
-    most = min(fit if fit >= 3 * most_rows else 8 * most_rows, on_stack)
+    most = min(max(fit // 2, _FEW_TILES) if fit * 3 // 4 >= _FEW_TILES else _MANY_TILES, on_stack)
     blocks = -(-tiles // max(1, most))
     if blocks >= _TASKS:
         blocks = -(-blocks // _FAIR) * _FAIR
