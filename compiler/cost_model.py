@@ -44,6 +44,8 @@ _APART_BYTES = 8 << 20
 _SLOTS_BYTES = 32 << 20
 _FEW_TILES = 18
 _MANY_TILES = 48
+# The part of all work that may be in vain for less code.
+_WASTE = 0.03
 # Products that wait on the stack for being transformed.
 _PRODUCTS_BYTES = 128 * 1024
 # So many tasks keep all threads busy; a multiple of this number is shared out fairly.
@@ -162,7 +164,9 @@ def winograd_panel(target: Target, dtype: DType, channels: int) -> int:
     return min((2 * lanes, 3 * lanes), key=lambda panel: -(-channels // panel) * panel)
 
 
-def winograd_blocking(dtype: DType, conv: Convolution3x3, tile: int, panel: int) -> Blocking:
+def winograd_blocking(
+    target: Target, dtype: DType, conv: Convolution3x3, tile: int, panel: int
+) -> Blocking:
     """Blocks of tiles.
 
     The more tiles are done at a time, the less often are weights read. But what is transformed
@@ -170,6 +174,8 @@ def winograd_blocking(dtype: DType, conv: Convolution3x3, tile: int, panel: int)
     quarters. Where that is room for a few tiles only, many tiles in the third level are better.
 
     Arguments:
+        target, dtype: what the kernel is for.
+        conv: the convolution.
         tile: outputs along an axis of a tile.
         panel: output channels side by side in the weight.
     """
@@ -177,13 +183,27 @@ def winograd_blocking(dtype: DType, conv: Convolution3x3, tile: int, panel: int)
     fit = L2_BYTES // (places * conv.depth * size)
     on_stack = _PRODUCTS_BYTES // (places * panel * size)
     most = min(max(fit // 2, _FEW_TILES) if fit * 3 // 4 >= _FEW_TILES else _MANY_TILES, on_stack)
-    blocks = -(-tiles // max(1, most))
-    if blocks >= _TASKS:
-        blocks = -(-blocks // _FAIR) * _FAIR
-    block = -(-tiles // blocks)
+    rows = _most_rows(target, -(-panel // target.lanes(dtype)))
+    block = _block(tiles, max(1, most), rows)
     blocks = -(-tiles // block)
     slot = places * conv.depth * block * size
     fused = blocks >= _TASKS and (slot <= L2_BYTES or slot * blocks > _APART_BYTES)
     tasks = max(_TASKS // 2, min(2 * _TASKS, _SLOTS_BYTES // slot)) if fused else blocks
     repeats = -(-blocks // min(tasks, blocks))
     return Blocking(block, blocks, repeats, fused)
+
+
+def _block(tiles: int, most: int, rows: int) -> int:
+    """Tiles in a block: where it costs little, so many that all register tiles are equally high.
+
+    Each height is code of its own.
+    """
+    blocks = -(-tiles // most)
+    if blocks >= _TASKS:
+        blocks = -(-blocks // _FAIR) * _FAIR
+    even = -(-tiles // blocks)
+    for block in range(min(most, tiles + 1), even * 3 // 4, -1):
+        wasted = -(-tiles // block) * block - tiles
+        if block % -(-block // rows) == 0 and wasted <= _WASTE * tiles:
+            return block
+    return even

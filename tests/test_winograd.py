@@ -317,7 +317,7 @@ def test_blocks_cover_all_tiles_and_channels(
     conv = Convolution3x3(batch, depth, channels, extent, extent)
     target = Target.named(name)
     panel = winograd_panel(target, DType.FLOAT32, channels)
-    blocking = winograd_blocking(DType.FLOAT32, conv, tile, panel)
+    blocking = winograd_blocking(target, DType.FLOAT32, conv, tile, panel)
     assert panel // target.lanes(DType.FLOAT32) in (2, 3)
     assert 0 <= blocking.tiles * blocking.blocks - conv.tiles(tile) < blocking.tiles
     assert blocking.slots * blocking.repeats >= blocking.blocks

@@ -133,7 +133,9 @@ class Winograd:
         n, _, height, width, _ = self.shape
         depth = self.read[1] * self.read[-1]
         conv = Convolution3x3(n, depth, self.channels, height, width)
-        return self.given or winograd_blocking(self.dtype, conv, self.op.tile, self.panel)
+        return self.given or winograd_blocking(
+            self.binding.target, self.dtype, conv, self.op.tile, self.panel
+        )
 
     @cached_property
     def transformed(self) -> Buffer:
