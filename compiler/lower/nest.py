@@ -39,6 +39,7 @@ _REDUCE_OPS: dict[type[rd.Reduction], ReduceOp] = {
     rd.Max: ReduceOp.MAX,
     rd.Min: ReduceOp.MIN,
 }
+_CHAINS = 4
 _ROW_BUFFER_BYTES = 32 * 1024
 _POINT_CHUNK = 2048
 _COLUMN_CHUNK = 64
@@ -106,10 +107,17 @@ class Nest:
     @cached_property
     def should_split(self) -> bool:
         """Few rows and much to reduce."""
-        rows = math.prod(self.axes[d].extent for d in self.kept)
         length = math.prod(self.axes[d].extent for d in self.reduced)
-        independent = rows // _COLUMN_CHUNK if self.by_columns else rows
-        return bool(self.reduced) and independent < _FEW_ROWS and length >= _LONG
+        return bool(self.reduced) and self._independent < _FEW_ROWS and length >= _LONG
+
+    @property
+    def _independent(self) -> int:
+        """Rows, or columns side by side, that are something to do for a thread."""
+        outer = self.kept[:-1] if self.by_columns else self.kept
+        count = math.prod(self.axes[d].extent for d in outer)
+        if self.by_columns and self.kept:
+            count *= -(-self.axes[self.kept[-1]].extent // _COLUMN_CHUNK)
+        return count
 
     # -- whole rows ---------------------------------------------------------------------------
 
@@ -152,7 +160,8 @@ class Nest:
             body += _cleared(accumulators, self.binding.graph)
             body += self._walk(elements, place, stage, accumulators, keep)
             for value, accumulator in accumulators.items():
-                elements.given[value] = elements.name(ir.Load(accumulator, ()), "row")
+                body += self._total(value, accumulator)
+                elements.given[value] = elements.name(_first(accumulator), "row")
             for value, buffer in keep:
                 elements.hold(value, buffer)
             for value in self.stages.stored_in(stage):
@@ -183,11 +192,37 @@ class Nest:
         """The loops over the reduced axes; `limits` gives (start, length) where that is not all."""
         loops: Loops = []
         place = dict(place)
+        start: Expr = ir.index(0)
         for d in self.reduced:
             start, length = (limits or {}).get(d, (ir.index(0), self.axes[d].extent))
             var = self.binding.var("r")
             loops.append((var, length))
             place[d] = start + var
+        chains = max((b.size for b in accumulators.values()), default=1)
+        if chains == 1:
+            body = self._step(elements, place, stage, accumulators, keep, ())
+            return self._reduced_loops(loops, body) if body else ()
+        *outer, (var, length) = loops
+        axis, chain = self.reduced[-1], self.binding.var("m")
+        count, rest = divmod(length, chains)
+        body = ()
+        for lead, many in ((var * chains, chains), (ir.index(count * chains), rest)):
+            here = {**place, axis: start + lead + chain}
+            step = self._step(elements, here, stage, accumulators, keep, (chain,))
+            unrolled = (ir.For(chain, many, step, LoopKind.UNROLLED),) if many else ()
+            body += (ir.For(var, count, unrolled),) if many == chains else unrolled
+        return ir.loop_nest(tuple(outer), body)
+
+    def _step(
+        self,
+        elements: Elements,
+        place: Place,
+        stage: int,
+        accumulators: dict[Value, Buffer],
+        keep: Sequence[tuple[Value, Buffer]],
+        chain: Index,
+    ) -> ir.Block:
+        """What is done at one place of the reduced axes."""
         inner = elements.inner()
         body: ir.Block = ()
         for value, buffer in keep:
@@ -201,12 +236,12 @@ class Nest:
             operand = self.stages.operand(value)
             x = inner.at(operand, self._index(operand, place))
             op = reduce_op(self.binding.graph, value)
-            body += (*inner.take_block(), ir.Accumulate(accumulator, (), op, x))
+            body += (*inner.take_block(), ir.Accumulate(accumulator, chain, op, x))
         for value in self.stages.stored_in(stage):
             index = self._index(value, place)
             x = inner.at(value, index)
             body += (*inner.take_block(), ir.Store(self.binding.outputs[value], index, x))
-        return self._reduced_loops(loops, body) if body else ()
+        return body
 
     def _reduced_loops(self, loops: Loops, body: ir.Block) -> ir.Block:
         if self.by_columns or not loops:
@@ -217,10 +252,30 @@ class Nest:
 
     def _accumulators(self, stage: int) -> dict[Value, Buffer]:
         graph = self.binding.graph
+        shape = (self._chains,) if self._chains > 1 else ()
         return {
-            v: self.binding.local("sum", (), graph.type_of(v).dtype, Space.REGISTER)
+            v: self.binding.local("sum", shape, graph.type_of(v).dtype, Space.REGISTER)
             for v in self.stages.reduced_in(stage)
         }
+
+    @cached_property
+    def _chains(self) -> int:
+        """Sums side by side of each column: one vector of columns would wait for itself."""
+        lanes = self.binding.lanes(*self.binding.dtypes)
+        if not self.by_columns or not self.reduced or self.axes[self.kept[-1]].extent > lanes:
+            return 1
+        return _CHAINS if self.axes[self.reduced[-1]].extent >= 2 * _CHAINS else 1
+
+    def _total(self, value: Value, accumulator: Buffer) -> ir.Block:
+        """Sums side by side as one, the first."""
+        body: ir.Block = ()
+        op, many = reduce_op(self.binding.graph, value), accumulator.size
+        while many > 1:
+            many //= 2
+            for i in range(many):
+                x = ir.Load(accumulator, (ir.index(i + many),))
+                body += (ir.Accumulate(accumulator, (ir.index(i),), op, x),)
+        return body
 
     def _kept_for_later(self, stage: int) -> list[Value]:
         """Expensive values that fit into a row buffer."""
@@ -252,7 +307,7 @@ class Nest:
         """Every stage in parallel chunks, then their partial results combined in order."""
         axis = max(self.reduced, key=lambda d: self.axes[d].extent)
         extent = self.axes[axis].extent
-        parts = pieces(extent, -(-extent // _CHUNKS))
+        parts = pieces(extent, -(-extent * max(self._independent, 1) // _CHUNKS))
         results: dict[Value, Buffer] = {}
         body: ir.Block = ()
         for stage in range(self.stages.count):
@@ -295,7 +350,8 @@ class Nest:
             body += self._walk(elements, place, stage, accumulators, limits=limits)
             for value, buffer in partial.items():
                 index = (*self._index(value, place), number + first)
-                body += (ir.Store(buffer, index, ir.Load(accumulators[value], ())),)
+                total = _first(accumulators[value])
+                body += (*self._total(value, accumulators[value]), ir.Store(buffer, index, total))
             return body
 
         return self._over_rows(inside, [(number, piece.count)])
@@ -313,8 +369,8 @@ class Nest:
                 number, index = self.binding.var("c"), self._index(value, place)
                 x = ir.Load(buffer, (*index, number))
                 op = reduce_op(self.binding.graph, value)
-                add = ir.Accumulate(accumulators[value], (), op, x)
-                total = elements.name(ir.Load(accumulators[value], ()), "row")
+                add = ir.Accumulate(accumulators[value], _only(accumulators[value]), op, x)
+                total = elements.name(_first(accumulators[value]), "row")
                 body += (ir.For(number, buffer.shape[-1], (add,)), *elements.take_block())
                 body += (ir.Store(results[value], index, total),)
                 elements.given[value] = total
@@ -370,5 +426,16 @@ def _cleared(accumulators: Mapping[Value, Buffer], graph: Graph) -> ir.Block:
     body: ir.Block = ()
     for value, buffer in accumulators.items():
         start = reduce_op(graph, value).identity(buffer.dtype)
-        body += (ir.Alloc(buffer), ir.Store(buffer, (), ir.Const(start, buffer.dtype)))
+        places = [(ir.index(i),) for i in range(buffer.size)] if buffer.shape else [()]
+        zero = ir.Const(start, buffer.dtype)
+        body += (ir.Alloc(buffer), *(ir.Store(buffer, place, zero) for place in places))
     return body
+
+
+def _only(accumulator: Buffer) -> Index:
+    """The place of the first of the sums side by side, or of the only one."""
+    return (ir.index(0),) if accumulator.shape else ()
+
+
+def _first(accumulator: Buffer) -> Expr:
+    return ir.Load(accumulator, _only(accumulator))
