@@ -42,10 +42,13 @@ from .placed import Placed
 from .plan import Planner
 from .printer import print_group
 from .repeat import lower_recurrence
-from .report import Report
+from .report import Report, following
 from .routine import Routine
 
 ALGORITHMS = ("fastest", "direct")
+
+# Bytes that have to be prepared from parameters before it is worth compiling kernels for them.
+_MUCH = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -209,19 +212,33 @@ def compile_graph(
     options = options or Options()
     report = report or Report()
     prepared = prepare(graph, options, report)
-    optimized = prepared.main
-    planner = Planner(optimized, lower_groups(optimized, options, report))
-    program, objects = _assemble(planner, options, report)
-    known = [n.name for n in optimized.leaves(Constant) if n.name in optimized.data]
-    image = Image(
-        program,
-        objects,
-        options.target,
-        {name: optimized.data[name] for name in known},
-        StoredGraph(graph),
-        StoredGraph(prepared.preparation) if prepared.preparation else None,
+    preparing = _preparing(prepared.preparation, options, report)
+    image, groups = _image(prepared.main, options, report)
+    image = replace(
+        image,
+        source=StoredGraph(graph),
+        preparation=StoredGraph(prepared.preparation) if prepared.preparation else None,
+        preparing=preparing,
     )
-    return Compiled(image, optimized, tuple(p.group for p in planner.kernels if p.group), report)
+    return Compiled(image, prepared.main, groups, report)
+
+
+def _image(graph: Graph, options: Options, report: Report) -> tuple[Image, tuple[Group, ...]]:
+    """A graph of primitives as machine code, and its kernels."""
+    planner = Planner(graph, lower_groups(graph, options, report))
+    program, objects = _assemble(planner, options, report)
+    known = [n.name for n in graph.leaves(Constant) if n.name in graph.data]
+    constants = {name: graph.data[name] for name in known}
+    image = Image(program, objects, options.target, constants, StoredGraph(graph), None)
+    return image, tuple(p.group for p in planner.kernels if p.group)
+
+
+def _preparing(graph: Graph | None, options: Options, report: Report) -> Image | None:
+    """What prepares parameters, compiled, if it is much: NumPy is slow, but needs no compiling."""
+    if graph is None or sum(graph.type_of(v).nbytes for v in graph.outputs.values()) < _MUCH:
+        return None
+    with report.stage("kernels that prepare parameters"), following(lambda _: None):
+        return _image(graph, options, Report())[0]
 
 
 def _assemble(

@@ -15,7 +15,7 @@ from ..compiler.errors import CompileError, InputError
 from ..compiler.llvm.jit import load
 from ..compiler.report import Report
 from ..compiler.types import Array, TensorType
-from .image import Image
+from .image import Image, StoredGraph
 from .memory import Memory, memory_of
 from .program import Loop, Program, SlotKind, Walk
 from .threads import BARRIER, PARALLEL, get_runner
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..compiler.graph import Graph
 
 _ALIGN = 64
+_LARGE = 1 << 14
 
 
 class Executable:
@@ -167,7 +168,7 @@ class Executable:
                 f"no {', '.join(self._missing)}; compile it for this machine"
             )
         feeds = self._checked(arrays)
-        results = {n: np.empty(t.shape, t.dtype.numpy) for n, t in self.program.outputs}
+        results = {n: _empty(t) for n, t in self.program.outputs}
         with self._lock:
             self._point(SlotKind.INPUT, feeds)
             self._point(SlotKind.OUTPUT, results)
@@ -262,13 +263,19 @@ class Executable:
         """Computes the constants that follow from the state, such as weights with folded norms."""
         if self.image.preparation is None:
             return
-        from ..compiler.evaluate import evaluate
-
-        for name, array in evaluate(self.image.preparation.graph, self.state).outputs.items():
+        for name, array in self._prepared(self.image.preparation).items():
             if name in self._constants:
                 np.copyto(self._constants[name], array)
             else:
-                self._constants[name] = aligned_copy(array)
+                self._constants[name] = _aligned(array)
+
+    def _prepared(self, preparation: StoredGraph) -> dict[str, Array]:
+        compiled = self.image.preparing
+        if compiled is not None and not compiled.target.missing:
+            return Executable(compiled, self.threads, self.state, share=True).run({})
+        from ..compiler.evaluate import evaluate
+
+        return evaluate(preparation.graph, self.state).outputs
 
     def _initial_state(self, contents: Mapping[str, Array], share: bool) -> dict[str, Array]:
         state = {}
@@ -441,6 +448,13 @@ def _aligned(array: Array) -> Array:
     """The array itself if kernels can use it well, else a copy."""
     usable = array.flags.carray and array.dtype.isnative and address(array) % _ALIGN == 0
     return array if usable else aligned_copy(array)
+
+
+def _empty(type: TensorType) -> Array:
+    """Memory for a value; large ones begin at a cache line."""
+    if type.nbytes < _LARGE:
+        return np.empty(type.shape, type.dtype.numpy)
+    return aligned_empty(type.nbytes).view(type.dtype.numpy).reshape(type.shape)
 
 
 def aligned_copy(array: Array) -> Array:

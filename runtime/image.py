@@ -62,6 +62,7 @@ class Image:
         constants: contents of constants, by name; those that follow from states may be missing.
         source: the graph as it was given: what is compiled anew where the objects do not fit.
         preparation: gives constants from states, by name; None if there are none of that kind.
+        preparing: the preparation, compiled too, where that pays; files do not hold it.
     """
 
     program: Program
@@ -70,3 +71,4 @@ class Image:
     constants: Mapping[str, Array]
     source: StoredGraph
     preparation: StoredGraph | None
+    preparing: Image | None = None
