@@ -27,7 +27,7 @@ from oracles import check_kernels
 from quern.compiler.autodiff import differentiate
 from quern.compiler.errors import GradientError
 from quern.compiler.graph import Graph
-from quern.compiler.ops import blocked, conv, linear, pool, random, winograd
+from quern.compiler.ops import blocked, conv, linear, pool, random, winograd, winograd_gradient
 from quern.compiler.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from quern.compiler.ops.base import Op, op_classes
 from quern.compiler.ops.composite import Composite
@@ -116,6 +116,12 @@ def _winograd() -> list[Case]:
             _case(winograd.WinogradConv(op, weight.shape, 2, u.tile), x, *u.evaluate(weight))
             for op, u, x in zip((forward, back), weights, (IMAGE, y), strict=True)
             for x in [blocked.blocked(x, 2)]
+        ),
+        _case(
+            winograd_gradient.WinogradConvWeightGradient(
+                conv.ConvWeightGradient((3, 3), (1, 1), ((1, 1), (0, 2)), (1, 1)), 4
+            ),
+            *(blocked.blocked(a, 2) for a in (IMAGE, y)),
         ),
     ]
 

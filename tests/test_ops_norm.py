@@ -21,13 +21,16 @@ from op_cases import (
     spread,
     value_of,
 )
+from oracles import graph_of
 
+from quern.compiler.driver import Options, compile_graph
 from quern.compiler.errors import DTypeError, ShapeError
 from quern.compiler.ops import norm
-from quern.compiler.ops.base import Op, apply
+from quern.compiler.ops.base import Op, apply, apply_all
 from quern.compiler.ops.composite import expansion
 from quern.compiler.ops.movement import Reshape
 from quern.compiler.types import Array
+from quern.runtime.executable import Executable
 
 X = spread((2, 4, 3))
 IMAGE = spread((2, 4, 2, 3), seed=4)
@@ -277,3 +280,22 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(kind, match=message):
         outputs_of(op, *inputs)
+
+
+@pytest.mark.parametrize("far", ["every value", "the first sample", "one value"])
+def test_batch_statistics_of_values_far_from_zero(far: str) -> None:
+    """One pass over the batch loses no more digits than the values have."""
+    x = np.random.default_rng(0).standard_normal((8, 3, 32, 24)).astype(np.float32)
+    where = {"every value": np.s_[:], "the first sample": np.s_[0], "one value": np.s_[0, :, 0, 0]}
+    x[where[far]] += 1000
+    zero, one = np.zeros(3, np.float32), np.ones(3, np.float32)
+    op = norm.BatchNorm(momentum=1.0, affine=False)
+    graph, feeds = graph_of(lambda *a: list(apply_all(op, *a)), x, zero, one)
+    image = compile_graph(graph, Options(workers=1)).image
+    outputs = Executable(image, threads=1).run(feeds)
+    exact = x.astype(np.float64)
+    mean, var = exact.mean((0, 2, 3)), exact.var((0, 2, 3))
+    y = (exact - mean[:, None, None]) / np.sqrt(var + op.eps)[:, None, None]
+    np.testing.assert_allclose(outputs["y1"], mean, rtol=1e-6)
+    np.testing.assert_allclose(outputs["y2"], exact.var((0, 2, 3), ddof=1), rtol=2e-5)
+    np.testing.assert_allclose(outputs["y0"], y, atol=2e-4 * np.abs(y).max())

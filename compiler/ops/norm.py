@@ -1,6 +1,7 @@
 """Normalisation. Names, arguments and meaning are PyTorch's.
 
-Statistics keep their axes and the variance is the mean of squared deviations, in two passes.
+Statistics keep their axes. The variance is the mean of squared deviations, in two passes; over a
+batch of many values it takes one.
 Gradients build the statistics anew by the same helpers, hence by the same nodes:
 common-subexpression elimination lets them share what the forward pass has computed.
 """
@@ -23,6 +24,12 @@ from .pointwise import Gradients, Signals, Tensors, require_float
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
+
+
+# Samples among which one is little, and of whose squares enough digits are left; and how many
+# values are worth a kernel of its own for the first sample.
+_FEWEST, _MOST = 4, 256
+_MANY = 4096
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,25 @@ class Moments:
         centered = x if mean is None else x - mean
         variance = (centered * centered).mean(axes, keepdims=True)
         return Moments(axes, mean, centered, variance, 1.0 / (variance + eps).sqrt())
+
+    @staticmethod
+    def over_samples(x: Tensor, axes: tuple[int, ...], eps: float) -> Moments:
+        """The statistics of `x` (N, …) over axes of which the first is one, in one pass.
+
+        With shifted values s = x - shift, the variance is mean(s²) - mean(s)² (T. Chan, G. Golub
+        and R. LeVeque, Algorithms for Computing the Sample Variance, 1983, section 3). The shift is
+        the mean of the first sample: its distance from the mean is at most sqrt(N) times the
+        standard deviation, so that no more than a factor of N of the precision is lost, whatever
+        the values are.
+        """
+        if not _FEWEST <= x.shape[0] <= _MOST or _count(x, axes) < _MANY:
+            return Moments.of(x, axes, eps)
+        shift = x[:1].mean(axes, keepdims=True)
+        shifted = x - shift
+        offset = shifted.mean(axes, keepdims=True)
+        variance = (shifted * shifted).mean(axes, keepdims=True) - offset * offset
+        mean = shift + offset
+        return Moments(axes, mean, x - mean, variance, 1.0 / (variance + eps).sqrt())
 
     def gradient(self, signal: Tensor, scale: Tensor) -> Tensor:
         """The gradient by x of `centered * inverse`.
@@ -119,7 +145,7 @@ class BatchNorm(Composite):
         return dx, *affine, *kept
 
     def _normalizer(self, x: Tensor, parameters: list[Tensor]) -> tuple[Moments, Tensor]:
-        moments = Moments.of(x, _all_but_channels(x), self.eps)
+        moments = Moments.over_samples(x, _all_but_channels(x), self.eps)
         if not self.affine:
             return moments, moments.inverse
         return moments, _per_channel(parameters[0], x) * moments.inverse
