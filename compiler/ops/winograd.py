@@ -66,9 +66,11 @@ class WinogradWeight(Op):
         if self.transposed:
             g = g.swapaxes(0, 1)[:, :, ::-1, ::-1]
         matrix = as_array(transforms(self.tile).filter)
+        # Rows and columns in one product of matrices: large weights are transformed so, too.
+        both = np.kron(matrix, matrix).T
         with np.errstate(all="ignore"):
-            u = np.einsum("ia,kcab,jb->kcij", matrix, g, matrix)
-        u = np.pad(u, ((0, -u.shape[0] % self.panel), *((0, 0),) * 3))
+            u = g.reshape(*g.shape[:2], TAPS**2) @ both
+        u = np.pad(u, ((0, -u.shape[0] % self.panel), (0, 0), (0, 0)))
         u = u.reshape(-1, self.panel, u.shape[1], self.products)
         return (np.ascontiguousarray(u.transpose(0, 3, 2, 1)).astype(w.dtype),)
 
