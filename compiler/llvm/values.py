@@ -153,3 +153,15 @@ def poison(type: Type) -> Value:
 
 
 NULL = Value("null", PTR)
+
+
+@cache
+def symbol_text(name: str) -> str:
+    """A function's or variable's name as it is written behind the @."""
+    plain = all(c.isalnum() or c in "._$-" for c in name) and name.isascii()
+    if plain and not name[0].isdigit():
+        return name
+    escaped = "".join(
+        chr(c) if 32 <= c < 127 and c not in b'"\\' else f"\\{c:02X}" for c in name.encode()
+    )
+    return f'"{escaped}"'
