@@ -319,6 +319,20 @@ def difference(found: Mapping[str, Array], expected: Mapping[str, Array]) -> flo
     return worst
 
 
+def distance(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    """Largest distance of an output, relative to its norm: a few elements may differ by much.
+
+    Raises:
+        Failed: other names or shapes.
+    """
+    difference(found, expected)  # the same names and shapes
+    parts = (
+        float(np.linalg.norm(found[n] - y)) / (float(np.linalg.norm(y)) or 1.0)
+        for n, y in expected.items()
+    )
+    return max((p if math.isfinite(p) else math.inf for p in parts), default=0.0)
+
+
 # -- results --------------------------------------------------------------------------------------
 
 

@@ -10,9 +10,10 @@ them, fused SGD, eager, channels-last and, with --compiled, torch.compile. Ours 
 `qn.Trainer` runs, one native call, with the loss watched for NaN.
 
 Before anything is timed, losses of two steps are compared, and what the first step did to every
-parameter: its gradient times the learning rate. Peak memory is the resident memory of the whole
-process at its highest, in a run of some steps (`running`) and since its start, with building and
-compiling (`life`); `planned` is what our memory plan says, with parameters and momenta.
+parameter: its gradient times the learning rate (their norms, see LARGEST_ERROR). Peak memory is the
+resident memory of the whole process at its highest, in a run of some steps (`running`) and since
+its start, with building and compiling (`life`); `planned` is what our memory plan says, with
+parameters and momenta.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ NETWORKS = ("alexnet", "vgg16", "googlenet", "resnet50", "lenet28")
 OURS = "quern"
 RATE, MOMENTUM = 1e-3, 0.9
 MEMORY_RUNS = 3
-LARGEST_ERROR = 2e-2  # of an update, relative to the largest one of its parameter
+# Of the norm of an update. Deep networks with batch norm have ill-conditioned gradients: PyTorch's
+# own modes differ by some percent, and nobody has to be closer to one of them than the others are.
+LARGEST_ERROR, TIMES_PEERS = 2e-2, 3.0
 
 
 def lenet28() -> nn.Module:
@@ -83,10 +86,9 @@ def problem(name: str, batch: int) -> tuple[nn.Module, Array, Array]:
 
 
 def changes(after: Mapping[str, Array], before: Mapping[str, Array]) -> dict[str, Array]:
-    """What a step did to some parameters: the first, the last, and every few in between."""
-    keys = [k for k in after if not k.endswith(("running_mean", "running_var", "tracked"))]
-    chosen = {*keys[:2], *keys[-2:], *keys[:: max(1, len(keys) // 12)]}
-    return {k: after[k] - before[k] for k in keys if k in chosen}
+    """What a step did to some parameters, by their names in order."""
+    keys = sorted(k for k in after if not k.endswith(("running_mean", "running_var", "tracked")))
+    return {k: after[k] - before[k] for k in (*keys[-2:], *keys[:: max(1, len(keys) // 12)])}
 
 
 class Training:
@@ -187,7 +189,7 @@ def tasks(options: argparse.Namespace, name: str, batch: int) -> dict[str, Task]
 
 
 def compare(workers: Mapping[str, Worker]) -> dict[str, dict[str, float]]:
-    """Largest relative errors of loss and updates against eager PyTorch."""
+    """Relative errors of loss and updates against eager PyTorch, the largest of all parameters."""
     found: dict[str, Mapping[str, Array]] = {}
     for name, worker in workers.items():
         try:
@@ -202,7 +204,7 @@ def compare(workers: Mapping[str, Worker]) -> dict[str, dict[str, float]]:
             "update": lambda k: not k.startswith("loss"),
         }
         errors[name] = {
-            kind: common.difference(_only(outputs, within), _only(reference, within))
+            kind: common.distance(_only(outputs, within), _only(reference, within))
             for kind, within in kinds.items()
         }
     listed = (f"{n} {e['loss']:.1e} {e['update']:.1e}" for n, e in errors.items())
@@ -219,7 +221,9 @@ def measure(options: argparse.Namespace, name: str, batch: int) -> dict[str, Any
     with common.started(tasks(options, name, batch)) as workers:
         errors = compare(workers)
         timed = [w for n, w in workers.items() if n in errors]
-        for wrong in [n for n, e in errors.items() if not max(e.values()) <= LARGEST_ERROR]:
+        between_peers = max((max(e.values()) for n, e in errors.items() if n != OURS), default=0.0)
+        most = max(LARGEST_ERROR, TIMES_PEERS * min(between_peers, 0.1))
+        for wrong in [n for n, e in errors.items() if not max(e.values()) <= most]:
             note(f"  {wrong} IS WRONG and is not timed")
             timed = [w for w in timed if w.name != wrong]
         common.interleave(timed, options.rounds, "turn", options.seconds)
