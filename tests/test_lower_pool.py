@@ -71,6 +71,18 @@ def test_windows_over_an_image(name: str, dtype: Any) -> None:
     check(all_of(window, IMAGE[2:]), numbers(IMAGE, dtype), dy, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_over_blocks_of_channels(name: str) -> None:
+    """The last axis holds the channels of a block."""
+    flat = WINDOWS[name]
+    window = Window(
+        (*flat.kernel, 1), (*flat.stride, 1), (*flat.padding, (0, 0)), (*flat.dilation, 1)
+    )
+    shape = (2, 3, *IMAGE[2:], 8)
+    dy = numbers((*shape[:2], *window.outputs(shape[2:])), seed=1)
+    check(all_of(window, shape[2:]), numbers(shape), dy, atol=1e-5, whole=False)
+
+
 @st.composite
 def windows(draw: Any) -> tuple[Shape, Window]:
     """A shape (N, C, *spatial) and a window over it."""

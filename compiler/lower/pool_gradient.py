@@ -1,25 +1,36 @@
-"""The transposes of pooling: a plane of zeros, to which the windows add what they have for it.
+"""The transposes of pooling.
 
-Planes are independent, hence parallel; inside of one the windows come in order, so that the sums
-are the same for any number of threads.
+Where the lanes of vectors are channels of a block, each place adds up what the windows that it is
+in have for it (`_gathered`). Else a plane of zeros gets what the windows have for its places.
+
+Planes are independent, hence parallel; inside of one the order is fixed, so that the sums are the
+same for any number of threads.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
-from ..loops.ir import Const, Expr, LoopKind, ReduceOp
+from ..loops.ir import BinaryOp, Const, Expr, LoopKind, ReduceOp, Space
 from ..ops.pool import MaxPoolGradient, SumPoolGradient
 from ..passes.partition import Group
 from ..types import Shape
 from .binding import Binding, Lowered
 from .elements import Index
 from .pool import clamped_position
-from .windows import WindowAxis, guarded, parts_of, window_axes
+from .slide import Slide, transposed_slides
+from .tile import Span
+from .windows import WindowAxis, guarded, part_number, parts_of, window_axes
+
+# Places of a window up to which each place asks for all windows that it may be in.
+_GATHERED = 25
 
 
 def lower_pool_gradient(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -56,10 +67,109 @@ class Unpooling:
 
     def lower(self) -> Lowered:
         plane = (self.binding.var("n"), self.binding.var("c"))
-        add = self._picked if isinstance(self.op, MaxPoolGradient) else self._spread
         loops = tuple(zip(plane, self.shape, strict=False))
+        if self._in_channels:
+            body = ir.loop_nest(loops, self._gathered(plane), LoopKind.PARALLEL)
+            return self.binding.finish(body, "places gather from windows")
+        add = self._picked if isinstance(self.op, MaxPoolGradient) else self._spread
         body = ir.loop_nest(loops, self._zeros(plane) + add(plane), LoopKind.PARALLEL)
         return self.binding.finish(body, "windows added to planes")
+
+    # -- places that gather -----------------------------------------------------------------------
+
+    @property
+    def _in_channels(self) -> bool:
+        """Whether the last axis is not pooled, and the windows are small."""
+        *outer, last = self.axes
+        unpooled = (last.kernel, last.stride, last.low, last.windows) == (1, 1, 0, last.extent)
+        return bool(outer) and unpooled and math.prod(a.kernel for a in outer) <= _GATHERED
+
+    def _gathered(self, plane: Index, chosen: Sequence[tuple[Slide, Expr, bool]] = ()) -> ir.Block:
+        """Loops over the places along the axes that are left.
+
+        Arguments:
+            plane: sample and channel.
+            chosen: of the axes before: a slide, the number of its place, and whether windows that
+                are read there may not exist.
+        """
+        axis = len(chosen)
+        if axis == len(self.axes) - 1:
+            return self._place(plane, chosen)
+        body: ir.Block = ()
+        for slide in transposed_slides(self.op.window, self.op.spatial)[axis]:
+            innermost = axis == len(self.axes) - 2
+            for span, checked in self._spans(slide, self.axes[axis].windows, innermost):
+                var = self.binding.var("ij"[innermost])
+                inside = self._gathered(plane, [*chosen, (slide, var + span.start, checked)])
+                body += (ir.For(var, span.length, inside),)
+        return body
+
+    def _spans(self, slide: Slide, windows: int, apart: bool) -> list[tuple[Span, bool]]:
+        """The places of a slide, and whether some of their windows may not exist.
+
+        Arguments:
+            apart: whether those where they may not are apart.
+        """
+        low, high = slide.reads(1)
+        start = min(max(-low, 0), slide.count)
+        stop = max(min(windows - high + 1, slide.count), start) if slide.taps else slide.count
+        if not apart and (start, stop) != (0, slide.count):
+            return [(Span(0, slide.count), True)] if slide.count else []
+        found = [
+            (Span(0, start), True),
+            (Span(start, stop - start), False),
+            (Span(stop, slide.count - stop), True),
+        ]
+        return [(span, checked) for span, checked in found if span.length]
+
+    def _place(self, plane: Index, chosen: Sequence[tuple[Slide, Expr, bool]]) -> ir.Block:
+        """A place of all channels of a block."""
+        lane = self.binding.var("v")
+        dtype = self.binding.outputs[self.result].dtype
+        total = self.binding.local("total", (), dtype, Space.REGISTER)
+        zero = Const(0.0, dtype)
+        body: ir.Block = (ir.Alloc(total), ir.Store(total, (), zero))
+        for taps in product(*(range(slide.taps) for slide, _, _ in chosen)):
+            each = list(zip(chosen, taps, self.axes, strict=False))
+            windows = tuple(
+                slide.input_place(place, ir.index(t)) for (slide, place, _), t, _ in each
+            )
+            conditions = [
+                (window >= 0) & (window < axis.windows)
+                for window, ((_, _, checked), _, axis) in zip(windows, each, strict=True)
+                if checked
+            ]
+            parts = tuple(slide.kernel_place(ir.index(t)) for (slide, _, _), t, _ in each)
+            number = part_number(self.axes, (*parts, ir.index(0)))
+            elements = self.binding.elements()
+            index = (*plane, *windows, lane)
+            value = elements.at(self.inputs[0], index)
+            if isinstance(self.op, MaxPoolGradient):
+                assert isinstance(number, Const)
+                position = elements.at(self.inputs[1], index)
+                value = self._where_picked(position, int(number.value), value)
+            add = ir.Accumulate(total, (), ReduceOp.ADD, value)
+            body += guarded(conditions, (*elements.take_block(), add))
+        place = tuple(slide.output_place(number) for slide, number, _ in chosen)
+        result = self.binding.outputs[self.result]
+        body += (ir.Store(result, (*plane, *place, lane), ir.Load(total, ())),)
+        return (ir.For(lane, self.shape[-1], body, LoopKind.VECTOR, self.lanes),)
+
+    def _where_picked(self, position: Expr, part: int, value: Expr) -> Expr:
+        """The value where the position, which is kept inside of a window, is a part."""
+        last = self.op.window.size - 1
+        if not last:
+            return value
+        number = Const(part, position.dtype)
+        if part == 0:
+            here = ir.Binary(BinaryOp.LE, position, number)
+        elif part == last:
+            here = ir.Binary(BinaryOp.LE, number, position)
+        else:
+            here = ir.Binary(BinaryOp.EQ, position, number)
+        return ir.Select(here, value, Const(0.0, value.dtype))
+
+    # -- windows that add -------------------------------------------------------------------------
 
     def _zeros(self, plane: Index) -> ir.Block:
         *outer, column = (self.binding.var("i") for _ in self.axes)
