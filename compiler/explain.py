@@ -14,7 +14,7 @@ from .loops.printer import print_kernel
 from .lower.lower import lower
 from .ops.leaf import Leaf
 from .ops.movement import Reshape
-from .passes.partition import Group
+from .passes.partition import Group, storage
 from .placed import Placed, Repeat
 from .printer import print_group
 from .report import Report
@@ -87,7 +87,7 @@ def explain(graph: Graph, name: str, options: Options | None = None) -> Explanat
     placed = lower_groups(main, options, report)
     leaf = name in graph and isinstance(graph.node(name).op, Leaf)
     if leaf:
-        kernels = [p for p in placed if p.group and _reads(p.group, name)]
+        kernels = [p for p in placed if p.group and _reads(main, p.group, name)]
     else:
         kernels = [p for p in placed if p.group and not nodes.isdisjoint(p.group.nodes)]
     verdict = _verdict(graph, name, leaf, len(kernels))
@@ -123,8 +123,8 @@ def _is_from(node: Node, name: str) -> bool:
     return node.name == name or any(_is_called(name, o.name) for o in node.origins)
 
 
-def _reads(group: Group, name: str) -> bool:
-    return any(value.node == name for value in group.inputs)
+def _reads(graph: Graph, group: Group, name: str) -> bool:
+    return any(storage(graph, value).node == name for value in group.inputs)
 
 
 def _verdict(graph: Graph, name: str, leaf: bool, count: int) -> str:

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from .graph import Graph, Node, Value
 from .layout_rules import Way, in_blocks
-from .llvm.target import Target
+from .ops.blocked import Block, BlockedConv
 from .ops.conv import Conv, Convolution, ConvWeightGradient
-from .ops.movement import Broadcast
+from .ops.indexing import Take
+from .ops.movement import Broadcast, Concat, Pad, Slice, Unslice
 from .ops.pointwise import Cast, Pointwise
+from .ops.pool import Pool
+from .ops.reduce import Reduction
+from .ops.winograd import WinogradConv
 from .types import Shape
+
+if TYPE_CHECKING:
+    from .llvm.target import Target
 
 # Blocks of fewer channels are not worth their while, nor are vectors of as many lanes.
 _LEAST = 4
+# Operations whose results are in the blocks in which they read.
+_FOLLOWING = (
+    Pointwise,
+    Cast,
+    Broadcast,
+    Reduction,
+    Pool,
+    Concat,
+    Slice,
+    Unslice,
+    Pad,
+    Take,
+)
 
 
 class Blocks:
@@ -140,3 +161,20 @@ def merged_groups(op: Convolution, weight: Shape, lanes: int) -> int:
         if op.groups % many == 0 and not (many * outer % lanes or many * inner % lanes):
             return many
     return 1
+
+
+def channel_blocks(graph: Graph) -> Mapping[Value, int]:
+    """Channels in a block, of the values of a graph after the layout pass that are in blocks."""
+    found: dict[Value, int] = {}
+    for node in graph.nodes():
+        size = 1
+        if isinstance(node.op, Block):
+            size = node.op.size
+        elif isinstance(node.op, BlockedConv | WinogradConv):
+            size = node.op.block
+        elif isinstance(node.op, _FOLLOWING):
+            size = max((found.get(v, 1) for v in graph.inputs_of(node.name)), default=1)
+        for value, type in zip(graph.outputs_of(node.name), node.types, strict=True):
+            if size > 1 and type.rank > 2 and type.shape[-1] == size:
+                found[value] = size
+    return found

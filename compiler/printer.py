@@ -3,7 +3,8 @@
     conv1 = Conv(x, conv1.weight; stride=(2, 2)) : float32[64, 6, 14, 14]   lenet.py:12
 
 Attributes at their default, and those that the result's type tells already, are left out. The text
-is the same for equal graphs, whatever machine they were built on (golden files rely on it).
+is the same for equal graphs, whatever machine they were built on (golden files rely on it). A value
+whose 64 channels lie in blocks of 8 is a `float32[1, 64/8, 14, 14, 8]`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .body import Body
-from .graph import Graph, Node, Phase
+from .graph import Graph, Node, Phase, Value
+from .layout_blocks import channel_blocks
 from .ops.base import format_attribute
 from .ops.leaf import Constant, Leaf, Parameter
-from .types import Array
+from .types import Array, Shape, TensorType
 
 if TYPE_CHECKING:
     from .passes.partition import Group
@@ -36,13 +38,13 @@ def print_graph(graph: Graph, width: int = 100) -> str:
         graph: need not be valid.
         width: columns; longer lines go on, further indented, in the next one.
     """
-    nodes = list(graph.nodes())
+    nodes, blocks = list(graph.nodes()), channel_blocks(graph)
     leaves = [n for n in nodes if isinstance(n.op, Leaf)]
     rest = [n for n in nodes if not isinstance(n.op, Leaf)]
     sections = [("leaves", [_leaf_line(graph, n) for n in leaves])]
     for phase in Phase:
         members = [n for n in rest if n.phase is phase]
-        sections.append((phase.value, [_node_line(graph, n) for n in members]))
+        sections.append((phase.value, [_node_line(graph, n, blocks) for n in members]))
     sections.append(("outputs", [(f"{k} = {v}", "") for k, v in graph.outputs.items()]))
     sections.append(("updates", [(f"{k} <- {v}", "") for k, v in graph.updates.items()]))
     lines = [_title(graph, leaves, rest)]
@@ -78,12 +80,13 @@ def print_group(graph: Graph, group: Group, width: int = 100) -> str:
     space = f"over ({', '.join(map(str, group.space))})"
     axes = f", reduces axes {', '.join(map(str, group.axes))}" if group.axes else ""
     anchor = f", around {group.anchor}" if group.anchor else ""
-    nodes = [graph.node(name) for name in group.nodes]
+    nodes, blocks = [graph.node(name) for name in group.nodes], channel_blocks(graph)
     lines = [f"kernel {group.name}: {group.phase.value} {space}{axes}{anchor}"]
-    lines += _layout((_node_line(graph, n) for n in nodes), width)
+    lines += _layout((_node_line(graph, n, blocks) for n in nodes), width)
     for verb, values in (("reads", group.inputs), ("writes", group.outputs)):
         if values:
-            listed = ", ".join(f"{v} : {graph.type_of(v)}" for v in values)
+            shown = ((v, type_text(graph.type_of(v), blocks.get(v, 1))) for v in values)
+            listed = ", ".join(f"{v} : {text}" for v, text in shown)
             lines += textwrap.wrap(
                 f"{verb} {listed.replace(' : ', _BOUND + ':' + _BOUND)}",
                 width,
@@ -93,6 +96,19 @@ def print_group(graph: Graph, group: Group, width: int = 100) -> str:
                 break_on_hyphens=False,
             )
     return "\n".join(line.replace(_BOUND, " ") for line in lines)
+
+
+def type_text(type: TensorType, block: int = 1) -> str:
+    """`float32[1, 64/8, 14, 14, 8]` for 64 channels in blocks of 8."""
+    return f"{type.dtype}[{', '.join(extents(type.shape, block))}]" if block > 1 else str(type)
+
+
+def extents(shape: Shape, block: int = 1) -> list[str]:
+    """The extents along all axes, of a value with so many channels in a block."""
+    found = list(map(str, shape))
+    if block > 1:
+        found[1] = f"{shape[1] * block}/{block}"
+    return found
 
 
 def shown_attributes(node: Node) -> dict[str, Any]:
@@ -149,12 +165,13 @@ def _leaf_line(graph: Graph, node: Node) -> tuple[str, str]:
     return f"{node.name} = {node.op.name}{inside} :{_BOUND}{_bound(node.types[0])}", location(node)
 
 
-def _node_line(graph: Graph, node: Node) -> tuple[str, str]:
+def _node_line(graph: Graph, node: Node, blocks: Mapping[Value, int]) -> tuple[str, str]:
     inputs = ", ".join(str(v) for v in graph.inputs_of(node.name))
     shown = shown_attributes(node).items()
     attributes = ", ".join(_bound(f"{k}={format_attribute(v)}") for k, v in shown)
     inside = "; ".join(part for part in (inputs, attributes) if part)
-    types = ", ".join(_bound(t) for t in node.types)
+    results = zip(graph.outputs_of(node.name), node.types, strict=True)
+    types = ", ".join(_bound(type_text(t, blocks.get(v, 1))) for v, t in results)
     return f"{node.name} = {node.op.name}({inside}) :{_BOUND}{types}", location(node)
 
 

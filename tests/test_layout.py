@@ -203,6 +203,13 @@ def test_an_odd_part_of_a_concatenation_does_not_spoil_the_others() -> None:
     assert blocks == [4, 1, 4]
 
 
+def test_layouts_can_be_read() -> None:
+    net = Net()
+    y = net.conv(net.conv(net.input(1, 3, 4, 4), 16).relu(), 8).sum((2, 3))
+    text = in_blocks(net.outputs(y)[0]).__str__()
+    assert "relu.relu = Relu(conv.blocked_conv) : float64[1, 16/4, 4, 4, 4]" in text
+
+
 # -- single operations ----------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..graph import Node, Phase
 from ..ops.base import format_attribute
 from ..ops.recurrence import Recurrence
-from ..printer import shown_attributes
+from ..printer import extents, shown_attributes
 from ..types import DType, Shape, TensorType
 
 _LONGEST = 24  # characters of an attribute that are shown
@@ -17,9 +17,12 @@ _MOST = 3  # attributes that are shown
 _NEUTRAL = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "output_padding": 0}
 
 
-def shape_text(type: TensorType) -> str:
-    """`64×6×24×24`, with the dtype where it is not float32; nothing for a float32 scalar."""
-    parts = [extents_text(type.shape)] if type.shape else []
+def shape_text(type: TensorType, block: int = 1) -> str:
+    """`64×6×24×24`, with the dtype where it is not float32; nothing for a float32 scalar.
+
+    `1×64/8×24×24×8` is a value whose 64 channels lie in blocks of 8.
+    """
+    parts = ["×".join(extents(type.shape, block))] if type.shape else []
     if type.dtype is not DType.FLOAT32:
         parts.append(str(type.dtype))
     return " ".join(parts)

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from itertools import chain, takewhile
 
 from ..errors import UsageError
 from ..graph import Graph, Node, Phase, Value
+from ..layout_blocks import channel_blocks
 from ..ops.leaf import Buffer, Constant, Input, Leaf, Parameter
 from ..ops.recurrence import Recurrence
 from ..printer import location
@@ -222,11 +224,18 @@ class _Maker:
                 tail = self.key[value.node]
                 if tail in boxes and head in boxes and tail != head:
                     state = boxes[tail].kind.is_leaf
-                    label = "" if state else shape_text(self.graph.type_of(value))
+                    label = "" if state else self._shape_text(value)
                     self._add_arrow(Arrow(tail, head, label))
             if isinstance(node.op, Recurrence) and head in boxes and boxes[head].kind is Kind.OP:
                 kept = node.types[: node.op.states]
                 self._add_arrow(Arrow(head, head, ", ".join(map(shape_text, kept))))
+
+    def _shape_text(self, value: Value) -> str:
+        return shape_text(self.graph.type_of(value), self._blocks.get(value, 1))
+
+    @cached_property
+    def _blocks(self) -> Mapping[Value, int]:
+        return channel_blocks(self.graph)
 
     def _add_arrow(self, arrow: Arrow) -> None:
         """Folded boxes have many values in common; arrows that look the same are drawn once."""
@@ -252,7 +261,7 @@ class _Maker:
                     continue
                 for name, value in members:
                     title = name if kind is Kind.OUTPUT else f"new {name}"
-                    label = shape_text(self.graph.type_of(value)) if kind is Kind.OUTPUT else ""
+                    label = self._shape_text(value) if kind is Kind.OUTPUT else ""
                     self._add_end(kind, tail, title, "", label, name)
 
     def _add_end(
