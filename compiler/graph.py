@@ -106,6 +106,7 @@ class Graph:
     data: dict[str, Array] = field(default_factory=dict)
     _nodes: dict[str, Node] = field(default_factory=dict, repr=False)
     _inputs: dict[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
+    _outputs: dict[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
     _scope: Scope = field(default_factory=Scope, repr=False)
     _counters: dict[str, int] = field(default_factory=dict, repr=False)
     _reserved: set[str] = field(default_factory=set, repr=False)
@@ -146,10 +147,11 @@ class Graph:
             self.type_of(value)
         self._nodes[name] = node
         self._inputs[name] = tuple(inputs)
+        self._outputs[name] = tuple([Value(name, port) for port in range(len(node.types))])
         self.nx.add_node(name, node=node)
         for port, value in enumerate(inputs):
             self.nx.add_edge(value.node, name, output_port=value.port, input_port=port)
-        return self.outputs_of(name)
+        return self._outputs[name]
 
     def replace_node(self, node: Node) -> None:
         """Another record, of other origins, for the node of that name."""
@@ -254,8 +256,13 @@ class Graph:
         return self._inputs[name]
 
     def outputs_of(self, name: str) -> tuple[Value, ...]:
-        """The values a node gives."""
-        return tuple([Value(name, port) for port in range(len(self.node(name).types))])
+        """The values a node gives.
+
+        Raises:
+            GraphError: when there is no node of that name.
+        """
+        self.node(name)
+        return self._outputs[name]
 
     def users_of(self, name: str) -> list[str]:
         """Names of the nodes that read any output of `name`, in order, each once."""
