@@ -53,20 +53,64 @@ class Pooling:
         return window_axes(self.op.window, self.binding.graph.type_of(self.inputs[0]).shape[2:])
 
     def lower(self) -> Lowered:
-        outer = tuple(
-            self.binding.var(hint) for hint in ("n", "c", "d", "h")[: len(self.shape) - 1]
-        )
-        lanes = self.binding.lanes(*self.binding.dtypes)
+        inner = 2 if self._in_channels else 1
+        outer = tuple(self.binding.var(hint) for hint in "ncdh"[: len(self.shape) - inner])
+        row = self._channels_of_row(outer) if self._in_channels else self._row(outer)
+        loops = tuple(zip(outer, self.shape, strict=False))
+        windows = "x".join(map(str, self.op.kernel))
+        body = ir.loop_nest(loops, row, LoopKind.PARALLEL)
+        return self.binding.finish(body, f"windows of {windows} in rows")
+
+    def _row(self, outer: Index) -> ir.Block:
+        """A row of windows, neighbours in lanes."""
         row: ir.Block = ()
         for span, touches in self._spans():
             column = self.binding.var("w")
             body = self.window((*outer, column + span.start), touches)
             kind = LoopKind.SERIAL if touches else LoopKind.VECTOR
-            row += (ir.For(column, span.length, body, kind, 1 if touches else lanes),)
-        loops = tuple(zip(outer, self.shape[:-1], strict=True))
-        windows = "x".join(map(str, self.op.kernel))
-        body = ir.loop_nest(loops, row, LoopKind.PARALLEL)
-        return self.binding.finish(body, f"windows of {windows} in rows")
+            row += (ir.For(column, span.length, body, kind, 1 if touches else self.lanes),)
+        return row
+
+    @property
+    def lanes(self) -> int:
+        return self.binding.lanes(*self.binding.dtypes)
+
+    @property
+    def _in_channels(self) -> bool:
+        """Whether the last axis is not pooled: it holds the channels of a block."""
+        *outer, last = self.axes
+        unpooled = (last.kernel, last.stride, last.low, last.windows) == (1, 1, 0, last.extent)
+        return bool(outer) and unpooled and not isinstance(self.op, MaxPoolGather)
+
+    def _channels_of_row(self, outer: Index) -> ir.Block:
+        """A row of windows of all channels of a block, which are in lanes.
+
+        Most rows, and most windows of a row, touch no padding.
+        """
+        rows = self.axes[:-2]
+
+        def row(touched: bool) -> ir.Block:
+            body: ir.Block = ()
+            for span, touches in self.axes[-2].spans:
+                column, lane = self.binding.var("w"), self.binding.var("v")
+                flags = [touched and axis.has_padding for axis in rows]
+                index = (*outer, column + span.start, lane)
+                inside = self.window_touching(index, [*flags, touches, False])
+                vector = ir.For(lane, self.shape[-1], inside, LoopKind.VECTOR, self.lanes)
+                body += (ir.For(column, span.length, (vector,)),)
+            return body
+
+        conditions = [
+            (window >= axis.interior[0]) & (window < axis.interior[1])
+            for axis, window in zip(rows, outer[2:], strict=True)
+            if axis.has_padding
+        ]
+        if not conditions:
+            return row(False)
+        whole, *others = conditions
+        for other in others:
+            whole = whole & other
+        return (ir.If(whole, row(False), row(True)),)
 
     def _spans(self) -> list[tuple[Span, bool]]:
         if isinstance(self.op, MaxPoolGather):
