@@ -37,6 +37,7 @@ from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
 from .passes.snapshot import Snapshot
 from .passes.step_passes import StepPasses
+from .passes.subpixel import SubPixel
 from .passes.winograd import Winograd
 from .placed import Placed
 from .plan import Planner
@@ -107,6 +108,7 @@ def standard_passes(unroll: int = UNROLLED) -> tuple[Pass, ...]:
         MergeRecurrences(),
         HoistSteps(),
         Expand(loops=unroll),
+        SubPixel(),
         *_simplification(),
         StepPasses((Expand(), *_simplification())),
     )
