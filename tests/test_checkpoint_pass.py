@@ -19,6 +19,7 @@ from quern.compiler.ops.random import Philox
 from quern.compiler.passes.checkpoint import Checkpoint, peak
 from quern.compiler.report import Report
 from quern.compiler.training import build_training_step
+from quern.frontends.cli.options import recomputed
 from quern.optim import SGD
 
 BATCH, CLASSES = 4, 5
@@ -184,3 +185,36 @@ def test_what_makes_no_sense_is_told(wanted: Any) -> None:
 def test_a_module_that_is_not_there(optimized: Graph) -> None:
     with pytest.raises(UsageError, match=r"has no module 'block\.1'"):
         Checkpoint(modules=("block.1",)).apply(optimized)
+
+
+def test_a_trainer_keeps_to_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((BATCH, 3, 16, 16), np.float32)
+    data = images, rng.integers(0, CLASSES, BATCH)
+
+    class Scores(Deep):
+        def forward(self, image: nn.Tensor) -> nn.Tensor:  # type: ignore[override]
+            x = self.pool(self.blocks(self.stem(image)))
+            return self.fc(x.reshape(x.shape[0], -1))
+
+    def planned(recompute: Any) -> float:
+        qn.manual_seed(0)
+        trainer = qn.Trainer(
+            Scores(4), loss="cross_entropy", optimizer=SGD(0.1), threads=1, recompute=recompute
+        )
+        record = trainer.fit(data, batch_size=BATCH)[-1]
+        out = capsys.readouterr().out
+        told, unit = out.removeprefix("planned peak memory ").split(":")[0].split()
+        assert np.isfinite(record["loss"])
+        return float(told) * {"kB": 1e3, "MB": 1e6}[unit]
+
+    whole = planned(None)
+    assert planned(f"{0.92 * whole / 1e3:.0f} kB") <= 0.95 * whole
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("4", 4), ("least", True), ("1.5GB", "1.5GB"), ("layer1,layer2", ["layer1", "layer2"])],
+)
+def test_recompute_on_the_command_line(text: str, wanted: Any) -> None:
+    assert recomputed(text) == wanted

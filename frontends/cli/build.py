@@ -19,7 +19,7 @@ from .console import note, note_stage, working
 def compile_network(
     graph: Graph, options: argparse.Namespace, dump: Path | None = None
 ) -> Executable:
-    """The graph, compiled as --target, --algorithms, --tune and --threads say."""
+    """The graph, compiled as --target, --algorithms, --tune, --recompute and --threads say."""
     with working(f"compiling {graph.name} …", options.verbose):
         executable = compile(
             graph,
@@ -28,6 +28,7 @@ def compile_network(
             dump=dump,
             algorithms=options.algorithms,
             tune=options.tune,
+            checkpoint=vars(options).get("recompute"),
         )
     if options.verbose and executable.report is not None:
         note_stage(Stage("in all", executable.report.seconds, ""))

@@ -23,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dump", metavar="DIR", help="write the text of every stage there, numbered in order"
     )
     arguments.add_stage_of_training(parser)
+    arguments.add_recompute(parser)
     arguments.add_target(parser)
     arguments.add_threads(parser)
 

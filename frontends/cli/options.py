@@ -45,6 +45,7 @@ def add_runnable(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is made up (0)")
     add_stage_of_training(parser)
+    add_recompute(parser)
     add_threads(parser)
     add_target(parser)
 
@@ -95,6 +96,17 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_recompute(parser: argparse.ArgumentParser) -> None:
+    """What the backward pass computes again."""
+    parser.add_argument(
+        "--recompute",
+        type=recomputed,
+        metavar="WHAT",
+        help="compute the forward pass again in the backward pass, for less memory: in N segments, "
+        "to stay below 1.5GB, in the modules layer1,layer2, or as far as it helps: least",
+    )
+
+
 def add_target(parser: argparse.ArgumentParser) -> None:
     """The machine to compile for, and the algorithms."""
     parser.add_argument("--target", choices=TARGETS, help="instruction set (this machine's)")
@@ -120,6 +132,15 @@ def positive(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d{0,8}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+def recomputed(text: str) -> bool | int | str | list[str]:
+    """What `checkpoint` of `quern.compile` takes, from text."""
+    if text == "least":
+        return True
+    if text.isdecimal():
+        return int(text)
+    return text if re.fullmatch(r"[\d.]+ ?[kMGi]*B", text) else text.split(",")
 
 
 def seconds(text: str) -> float:

@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="end when N epochs in a row were no better on the test rows",
     )
+    arguments.add_recompute(parser)
     parser.add_argument("--log", metavar="FILE", help=".csv or .jsonl, a line for every epoch")
     arguments.add_threads(parser)
 
@@ -66,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
         optimizer=optimizer_of(options),
         threads=options.threads,
         seed=options.seed,
+        recompute=options.recompute,
     )
     data = load_splits(options.data)
     print(f"{options.data}: {len(data.train):,} rows to train on, {len(data.test):,} to test on")

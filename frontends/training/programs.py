@@ -12,6 +12,7 @@ import numpy as np
 from ...compiler.driver import Options, compile_graph
 from ...compiler.evaluate import evaluate
 from ...compiler.ops.leaf import State as StateNode
+from ...compiler.passes.checkpoint import Checkpoint, Wanted
 from ...compiler.training import Optimizer
 from ...compiler.types import Array
 from ...runtime.data import Inputs
@@ -69,6 +70,7 @@ class Programs:
         threads: int | None,
         seed: int,
         watch_gradients: bool,
+        recompute: Wanted | None = None,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -76,6 +78,7 @@ class Programs:
         self.threads = threads
         self.seed = seed
         self.watch_gradients = watch_gradients
+        self._options = Options(checkpoint=Checkpoint.of(recompute))
         self.arrays: dict[str, Array] = {}
         self._states: dict[str, State] = {}
         self._programs: dict[Any, Program] = {}
@@ -197,6 +200,6 @@ class Programs:
             own, type = self.arrays.get(name), node.types[0]
             if own is None or own.shape != type.shape or own.dtype != type.dtype.numpy:
                 self.arrays[name] = aligned_copy(np.asarray(traced.graph.data[name]))
-        compiled = compile_graph(traced.graph, Options())
+        compiled = compile_graph(traced.graph, self._options)
         executable = Executable(compiled.image, self.threads, self.arrays, share=True)
         return Program(traced, executable, signature, rows)

@@ -11,6 +11,7 @@ import numpy as np
 from ...compiler.diagnosis import first_non_finite
 from ...compiler.errors import TrainingError, UsageError
 from ...compiler.guard import FINITE
+from ...compiler.passes.checkpoint import Wanted
 from ...compiler.types import Array
 from ...runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ...runtime.data import Batch, Batches, Inputs, Transform
@@ -49,6 +50,8 @@ class Trainer:
         seed: of the order of the rows, of transforms and of dropout.
         watch_gradients: False looks at the loss alone, which is a little faster; a gradient that is
             not finite then ruins the model before the next loss tells of it.
+        recompute: what a step computes again in its backward pass, to take less memory: a number of
+            segments, "1.5 GB", names of modules, or True; see `checkpoint` of `quern.compile`.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Trainer:
         threads: int | None = None,
         seed: int = 0,
         watch_gradients: bool = True,
+        recompute: Wanted | None = None,
     ) -> None:
         if not isinstance(model, Module):
             raise UsageError(f"a Trainer trains an nn.Module, this is {type(model).__name__}")
@@ -70,7 +74,9 @@ class Trainer:
         self.optimizer = optimizer
         self.seed = seed
         objective = Objective.of(loss, metrics)
-        self._programs = Programs(model, objective, optimizer, threads, seed, watch_gradients)
+        self._programs = Programs(
+            model, objective, optimizer, threads, seed, watch_gradients, recompute
+        )
         self._signature: Signature | None = None
 
     # -- training ---------------------------------------------------------------------------------
