@@ -141,7 +141,7 @@ def _(op: mv.Concat, inputs: Types, outputs: Types) -> InBlocks | None:
 
 @in_blocks.register
 def _(op: mv.Slice, inputs: Types, outputs: Types) -> InBlocks | None:
-    if op.step[1] != 1 or op.size[1] == 0:
+    if len(op.step) < 2 or op.step[1] != 1 or op.size[1] == 0:
         return None
 
     def of_blocks(size: int) -> Op:
@@ -157,7 +157,7 @@ def _(op: mv.Slice, inputs: Types, outputs: Types) -> InBlocks | None:
 @in_blocks.register
 def _(op: mv.Unslice, inputs: Types, outputs: Types) -> InBlocks | None:
     (x,) = inputs
-    if op.step[1] != 1 or x.shape[1] == 0:
+    if len(op.step) < 2 or op.step[1] != 1 or x.shape[1] == 0:
         return None
 
     def of_blocks(size: int) -> Op:
