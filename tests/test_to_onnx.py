@@ -31,7 +31,7 @@ onnx = pytest.importorskip("onnx")
 
 RNG = np.random.default_rng(0)
 
-# What inference has no need of: gradients, random numbers, and layouts and algorithms of the machine.
+# What inference has no need of: gradients, random numbers, layouts and algorithms of a machine.
 REFUSED = {
     "ConvWeightGradient", "MaxPoolGather", "MaxPoolGradient", "MaxPoolIndices", "Philox",
     "RandomNormal", "SumPoolGradient",
