@@ -380,6 +380,7 @@ def test_algorithms_are_measured_on_request(quern: Quern) -> None:
 
 
 def test_a_training_step_is_compiled(quern: Quern) -> None:
+    qn.manual_seed(0)
     told = quern(
         "compile", "lenet", "--training", "--input", "4x1x8x8", "--optimizer", "sgd", "--lr", "0.1",
         "--momentum", "0.9", "-o", "step.qn",
