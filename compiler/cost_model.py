@@ -1,4 +1,4 @@
-"""Which algorithm computes a 3x3 convolution, and in blocks of which size: counted, not measured.
+"""Which algorithm computes a convolution, and in blocks of which size: counted, not measured.
 
 Costs are cycles of one core: what its instructions take and what its weights take that come from
 memory. The shorter of the two is hidden behind the longer one but for a part. In a network weights
@@ -16,7 +16,6 @@ from enum import Enum
 from typing import TypeAlias
 
 from .llvm.target import Target
-from .ops.toom_cook import TAPS
 from .types import DType
 
 # What a core does in a cycle at most, and how near inner loops come to it.
@@ -33,11 +32,11 @@ NOT_HIDDEN = 0.25
 # What one core has to itself: the least that is usual.
 L2_BYTES = 512 * 1024
 
-# Cycles that transforming a tile takes, by its size, for a vector of channels: of the inputs, of
-# the results, and of the weights.
-_INPUTS = {2: 60, 4: 150}
-_RESULTS = {2: 40, 4: 100}
-_WEIGHTS = {2: 95, 4: 210}
+# Cycles that transforming a tile takes for a vector of channels, by its outputs and the taps of the
+# weight along an axis: of the inputs, of the results, and of the weights.
+_INPUTS = {(2, 3): 60, (4, 3): 150, (2, 5): 150}
+_RESULTS = {(2, 3): 40, (4, 3): 100, (2, 5): 60}
+_WEIGHTS = {(2, 3): 95, (4, 3): 210, (2, 5): 330}
 
 # Transformed inputs of all tiles that are kept at the same time at most.
 _APART_BYTES = 8 << 20
@@ -54,7 +53,7 @@ _FAIR = 4
 
 
 class Algorithm(Enum):
-    """How a 3x3 convolution of stride 1 is computed."""
+    """How a convolution of stride 1 is computed."""
 
     DIRECT = "direct"
     F2 = "winograd 2x2"
@@ -67,13 +66,14 @@ class Algorithm(Enum):
 
 
 @dataclass(frozen=True)
-class Convolution3x3:
+class SquareConvolution:
     """What is computed.
 
     Arguments:
         batch, depth, channels, height, width: images, input and output channels, outputs down and
             across.
         prepared: whether the weight is transformed before a run.
+        taps: places of the weight along each axis.
     """
 
     batch: int
@@ -82,6 +82,12 @@ class Convolution3x3:
     height: int
     width: int
     prepared: bool = True
+    taps: int = 3
+
+    @property
+    def algorithms(self) -> tuple[Algorithm, ...]:
+        """Those that there are."""
+        return tuple(a for a in Algorithm if not a.tile or (a.tile, self.taps) in _INPUTS)
 
     def tiles(self, size: int) -> int:
         """Tiles of the whole batch."""
@@ -111,32 +117,32 @@ class Blocking:
 
 
 # What is fastest on a target, in that dtype.
-Choice: TypeAlias = Callable[[Target, DType, Convolution3x3], Algorithm]
+Choice: TypeAlias = Callable[[Target, DType, SquareConvolution], Algorithm]
 
 
-def cheapest(target: Target, dtype: DType, conv: Convolution3x3) -> Algorithm:
+def cheapest(target: Target, dtype: DType, conv: SquareConvolution) -> Algorithm:
     """The algorithm with the fewest cycles."""
-    return min(Algorithm, key=lambda algorithm: cycles(target, dtype, conv, algorithm))
+    return min(conv.algorithms, key=lambda algorithm: cycles(target, dtype, conv, algorithm))
 
 
-def cycles(target: Target, dtype: DType, conv: Convolution3x3, algorithm: Algorithm) -> float:
+def cycles(target: Target, dtype: DType, conv: SquareConvolution, algorithm: Algorithm) -> float:
     """What a convolution takes on one core."""
     lanes, pairs = target.lanes(dtype), conv.depth * conv.channels
     if algorithm is Algorithm.DIRECT:
         outputs = conv.batch * conv.height * conv.width
-        work = outputs * TAPS**2 * pairs / (MULTIPLY_ADDS * lanes * EFFICIENCY)
-        return _together(work, TAPS**2 * pairs * dtype.size)
-    size = algorithm.tile
-    places, tiles = (size + TAPS - 1) ** 2, conv.tiles(size)
+        work = outputs * conv.taps**2 * pairs / (MULTIPLY_ADDS * lanes * EFFICIENCY)
+        return _together(work, conv.taps**2 * pairs * dtype.size)
+    size, kind = algorithm.tile, (algorithm.tile, conv.taps)
+    places, tiles = (size + conv.taps - 1) ** 2, conv.tiles(size)
     deep, wide = -(-conv.depth // lanes), -(-conv.channels // lanes)
     panel = winograd_panel(target, dtype, conv.channels)
     panels = -(-conv.channels // panel)
     products = places * panels * _products(target, conv.depth, tiles, panel // lanes) / EFFICIENCY
-    transforms = tiles * (deep * _INPUTS[size] + wide * _RESULTS[size])
+    transforms = tiles * (deep * _INPUTS[kind] + wide * _RESULTS[kind])
     weight = places * pairs * dtype.size
     total = _together(products + transforms, weight)
     if not conv.prepared:
-        total += _together(conv.depth * wide * _WEIGHTS[size], 2 * weight)
+        total += _together(conv.depth * wide * _WEIGHTS[kind], 2 * weight)
     return total
 
 
@@ -165,7 +171,7 @@ def winograd_panel(target: Target, dtype: DType, channels: int) -> int:
 
 
 def winograd_blocking(
-    target: Target, dtype: DType, conv: Convolution3x3, tile: int, panel: int
+    target: Target, dtype: DType, conv: SquareConvolution, tile: int, panel: int
 ) -> Blocking:
     """Blocks of tiles.
 
@@ -179,7 +185,7 @@ def winograd_blocking(
         tile: outputs along an axis of a tile.
         panel: output channels side by side in the weight.
     """
-    places, tiles, size = (tile + TAPS - 1) ** 2, conv.tiles(tile), dtype.size
+    places, tiles, size = (tile + conv.taps - 1) ** 2, conv.tiles(tile), dtype.size
     fit = L2_BYTES // (places * conv.depth * size)
     on_stack = _PRODUCTS_BYTES // (places * panel * size)
     most = min(max(fit // 2, _FEW_TILES) if fit * 3 // 4 >= _FEW_TILES else _MANY_TILES, on_stack)

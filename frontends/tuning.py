@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import compiler
-from ..compiler.cost_model import Algorithm, Convolution3x3
+from ..compiler.cost_model import Algorithm, SquareConvolution
 from ..compiler.driver import Options, compile_graph
 from ..compiler.errors import UsageError
 from ..compiler.graph import Graph
@@ -34,7 +34,6 @@ from ..compiler.lower.blocked_conv import panel_width
 from ..compiler.ops.base import apply
 from ..compiler.ops.blocked import BlockedConv, blocked_shape
 from ..compiler.ops.conv import Conv
-from ..compiler.ops.toom_cook import TAPS
 from ..compiler.passes.winograd import Winograd
 from ..compiler.report import Report
 from ..compiler.types import Array, DType, TensorType
@@ -71,7 +70,7 @@ class Tuner:
         self.store = store or ObjectCache()
         self.measured = 0
 
-    def choose(self, target: Target, dtype: DType, conv: Convolution3x3) -> Algorithm:
+    def choose(self, target: Target, dtype: DType, conv: SquareConvolution) -> Algorithm:
         """The fastest algorithm.
 
         Raises:
@@ -96,18 +95,18 @@ class Tuner:
         self.measured += 1
         return winner
 
-    def _key(self, target: Target, dtype: DType, conv: Convolution3x3) -> str:
+    def _key(self, target: Target, dtype: DType, conv: SquareConvolution) -> str:
         parts = (_source(), _processor(), dtype.value, repr(conv), str(self.threads))
         return object_key(target, "fastest", *parts)
 
     def _measure(
-        self, target: Target, dtype: DType, conv: Convolution3x3
+        self, target: Target, dtype: DType, conv: SquareConvolution
     ) -> dict[Algorithm, float]:
         """Seconds that each algorithm takes: the least of runs in turn, as noise only adds."""
         random = np.random.default_rng(0)
         graph = convolution_graph(target, dtype, conv, random)
         candidates = {}
-        for algorithm in Algorithm:
+        for algorithm in conv.algorithms:
             passes = (Winograd(target, algorithm.tile),) if algorithm.tile else ()
             image = compile_graph(graph, Options(target, passes=passes)).image
             candidates[algorithm] = Executable(image, self.threads)
@@ -129,7 +128,7 @@ class Tuner:
 
 
 def convolution_graph(
-    target: Target, dtype: DType, conv: Convolution3x3, random: np.random.Generator
+    target: Target, dtype: DType, conv: SquareConvolution, random: np.random.Generator
 ) -> Graph:
     """A convolution in blocks of channels, alone: `x`, `weight` -> `y`.
 
@@ -139,13 +138,13 @@ def convolution_graph(
     graph = Graph("convolution")
     shape = (conv.batch, conv.depth, conv.height, conv.width)
     x = graph.input(TensorType(blocked_shape(shape, _block(conv.depth, lanes)), dtype), "x")
-    kernel = TensorType((conv.channels, conv.depth, TAPS, TAPS), dtype)
+    kernel = TensorType((conv.channels, conv.depth, conv.taps, conv.taps), dtype)
     if conv.prepared:
-        values = random.standard_normal(kernel.shape) / math.sqrt(conv.depth * TAPS**2)
+        values = random.standard_normal(kernel.shape) / math.sqrt(conv.depth * conv.taps**2)
         weight = graph.parameter(values.astype(dtype.numpy), "weight")
     else:
         weight = graph.input(kernel, "weight")
-    same = Conv((1, 1), ((1, 1), (1, 1)), (1, 1))
+    same = Conv((1, 1), ((conv.taps // 2,) * 2,) * 2, (1, 1))
     op = BlockedConv(same, kernel.shape, _block(conv.channels, lanes))
     packed = apply(op.packing(panel_width(op, x.type, target)), weight)
     graph.outputs["y"] = apply(op, x, packed).value
@@ -157,7 +156,7 @@ def _block(channels: int, lanes: int) -> int:
     return math.gcd(channels, 1 << (lanes.bit_length() - 1))
 
 
-def _enough_images(conv: Convolution3x3, dtype: DType) -> int:
+def _enough_images(conv: SquareConvolution, dtype: DType) -> int:
     image = (conv.depth + conv.channels) * conv.height * conv.width * dtype.size
     return max(1, min(conv.batch, _MOST_BYTES // max(1, image)))
 
@@ -171,8 +170,9 @@ def _seconds_cold(executable: Executable, feeds: Mapping[str, Array], other: Arr
     return time.perf_counter() - start
 
 
-def _text(conv: Convolution3x3) -> str:
-    return f"{conv.batch}x{conv.depth}x{conv.height}x{conv.width} to {conv.channels}"
+def _text(conv: SquareConvolution) -> str:
+    size = f"{conv.taps}x{conv.taps}"
+    return f"{conv.batch}x{conv.depth}x{conv.height}x{conv.width} by {size} to {conv.channels}"
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 
 import quern as qn
 from quern import nn
-from quern.compiler.cost_model import Algorithm, Convolution3x3
+from quern.compiler.cost_model import Algorithm, SquareConvolution
 from quern.compiler.driver import Options, compile_graph
 from quern.compiler.errors import UsageError
 from quern.compiler.evaluate import evaluate
@@ -25,7 +25,7 @@ from quern.frontends.tuning import Tuner, convolution_graph
 from quern.runtime.executable import Executable
 
 HOST = Target.host()
-SMALL = Convolution3x3(batch=1, depth=16, channels=16, height=8, width=8)
+SMALL = SquareConvolution(batch=1, depth=16, channels=16, height=8, width=8)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_all_algorithms_are_measured_and_the_fastest_is_taken(store: ObjectCache
     tuner = Tuner(1, report, store)
     winner = tuner.choose(HOST, DType.FLOAT32, SMALL)
     (stage,) = report.stages
-    assert stage.name == "tune 1x16x8x8 to 16"
+    assert stage.name == "tune 1x16x8x8 by 3x3 to 16"
     told = dict(part.rsplit(" ", 2)[:2] for part in stage.detail.split(", "))
     assert set(told) == {a.value for a in Algorithm}
     assert float(told[winner.value]) == min(map(float, told.values()))
@@ -105,7 +105,7 @@ def test_large_batches_are_measured_with_fewer_images(
 @pytest.mark.parametrize("prepared", [True, False])
 @pytest.mark.parametrize("algorithm", Algorithm)
 def test_what_is_measured_is_the_convolution(algorithm: Algorithm, prepared: bool) -> None:
-    conv = Convolution3x3(batch=2, depth=16, channels=24, height=5, width=6, prepared=prepared)
+    conv = SquareConvolution(batch=2, depth=16, channels=24, height=5, width=6, prepared=prepared)
     random = np.random.default_rng(1)
     graph = convolution_graph(HOST, DType.FLOAT32, conv, random)
     passes = (Winograd(HOST, algorithm.tile),) if algorithm.tile else ()

@@ -15,7 +15,7 @@ from oracles import check, check_kernels, graph_of
 from quern.compiler.cost_model import (
     Algorithm,
     Blocking,
-    Convolution3x3,
+    SquareConvolution,
     cheapest,
     winograd_blocking,
     winograd_panel,
@@ -36,7 +36,7 @@ from quern.compiler.ops.blocked import Block, BlockedConv, PackWeight, Unblock, 
 from quern.compiler.ops.conv import Conv, ConvInputGradient
 from quern.compiler.ops.pointwise import Relu
 from quern.compiler.ops.pool import MaxPool
-from quern.compiler.ops.toom_cook import TAPS, Matrix, transforms
+from quern.compiler.ops.toom_cook import Matrix, transforms
 from quern.compiler.ops.winograd import WinogradConv, WinogradWeight, winograd_weight
 from quern.compiler.passes.partition import partition
 from quern.compiler.passes.winograd import Winograd
@@ -46,6 +46,10 @@ from quern.compiler.types import Array, DType, Shape, TensorType
 from quern.runtime.executable import Executable
 
 ONES = ((1, 1), (1, 1))
+# Outputs of a tile along an axis, and taps of the weight.
+KINDS = [(2, 3), (4, 3), (2, 5)]
+# The second convolution of AlexNet.
+ALEXNET = SquareConvolution(1, 64, 192, 27, 27, taps=5)
 
 
 def numbers(shape: Shape, seed: int = 0, dtype: Any = np.float32) -> Array:
@@ -71,30 +75,31 @@ def times(matrix: Matrix, vector: list[Fraction]) -> list[Fraction]:
     return [sum((a * x for a, x in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
 
-@pytest.mark.parametrize("tile", [2, 4])
-@given(st.lists(st.integers(-9, 9), min_size=9, max_size=9))
-def test_transforms_are_exact(tile: int, given_numbers: list[int]) -> None:
-    taps = [Fraction(n, 7) for n in given_numbers[:TAPS]]
-    data = [Fraction(n, 3) for n in given_numbers[TAPS : TAPS + tile + TAPS - 1]]
-    matrices = transforms(tile)
+@pytest.mark.parametrize(("tile", "count"), KINDS)
+@given(st.lists(st.integers(-9, 9), min_size=11, max_size=11))
+def test_transforms_are_exact(tile: int, count: int, given_numbers: list[int]) -> None:
+    taps = [Fraction(n, 7) for n in given_numbers[:count]]
+    data = [Fraction(n, 3) for n in given_numbers[count : count + tile + count - 1]]
+    matrices = transforms(tile, count)
     products = [
         a * b for a, b in zip(times(matrices.filter, taps), times(matrices.data, data), strict=True)
     ]
-    direct = [sum(taps[k] * data[i + k] for k in range(TAPS)) for i in range(tile)]
+    direct = [sum(taps[k] * data[i + k] for k in range(count)) for i in range(tile)]
     assert times(matrices.inverse, products) == direct
 
 
 @given(
-    st.sampled_from([2, 4]),
-    st.tuples(st.integers(3, 11), st.integers(3, 11)),
+    st.sampled_from(KINDS),
+    st.tuples(st.integers(5, 11), st.integers(5, 11)),
     st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
     st.sampled_from([1, 3, 16]),
 )
 @settings(max_examples=20)
 def test_it_computes_the_convolution_and_its_transpose(
-    tile: int, extents: Shape, padding: tuple[tuple[int, int], ...], panel: int
+    kind: tuple[int, int], extents: Shape, padding: tuple[tuple[int, int], ...], panel: int
 ) -> None:
-    x, w = numbers((2, 4, *extents), 1, np.float64), numbers((6, 4, 3, 3), 2, np.float64)
+    tile, taps = kind
+    x, w = numbers((2, 4, *extents), 1, np.float64), numbers((6, 4, taps, taps), 2, np.float64)
     forward = convolution(padding)
     (y,) = forward.evaluate(x, w)
     op, u = winograd(forward, w, tile, 3, panel)
@@ -105,10 +110,12 @@ def test_it_computes_the_convolution_and_its_transpose(
     np.testing.assert_allclose(plain(op.evaluate(blocked(y, 2), u)[0]), dx, atol=1e-10)
 
 
-def test_only_3x3_of_stride_1() -> None:
+def test_only_some_weights_and_stride_1() -> None:
     x, w = TensorType((1, 2, 8, 8, 4)), TensorType((8, 8, 5, 5))
     with pytest.raises(ShapeError, match=r"weights \(K, C, 3, 3\)"):
         WinogradWeight(4, 16).infer(w)
+    with pytest.raises(ShapeError, match=r"weights \(K, C, 3, 3\)"):
+        WinogradWeight(2, 16).infer(w.with_shape((8, 8, 3, 5)))
     (u,) = WinogradWeight(4, 16).infer(w.with_shape((8, 8, 3, 3)))
     strided = Conv((2, 2), ONES, (1, 1))
     with pytest.raises(ShapeError, match="not a convolution of stride 1"):
@@ -129,18 +136,23 @@ def relu_of_sum(op: WinogradConv, residual: bool) -> Any:
 
 
 @given(
-    st.sampled_from([2, 4]),
-    st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    st.sampled_from(KINDS),
+    st.tuples(st.integers(3, 7), st.integers(3, 7)),
     st.tuples(*[st.tuples(st.integers(1, 2), st.integers(1, 2))] * 2),
     st.sampled_from([(8, 8), (4, 8), (3, 2), (8, 4)]),
     st.sampled_from([(8, 16), (24, 8), (24, 40)]),
 )
 @settings(max_examples=6)
 def test_kernels_agree(
-    tile: int, extents: Shape, padding: tuple[tuple[int, int], ...], blocks: Shape, channels: Shape
+    kind: tuple[int, int],
+    extents: Shape,
+    padding: tuple[tuple[int, int], ...],
+    blocks: Shape,
+    channels: Shape,
 ) -> None:
+    tile, taps = kind
     depth, width = channels
-    x, w = numbers((2, depth, *extents), 1), numbers((width, depth, 3, 3), 2)
+    x, w = numbers((2, depth, *extents), 1), numbers((width, depth, taps, taps), 2)
     op, u = winograd(convolution(padding), w, tile, blocks[1])
     x = blocked(x, blocks[0]) if depth % blocks[0] == 0 else blocked(x, 1)
     (y,) = op.evaluate(x, u)
@@ -164,10 +176,10 @@ def test_a_pool_is_done_in_the_same_kernel(tile: int, extents: Shape, position: 
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("tile", [2, 4])
-def test_weights_agree(tile: int, transposed: bool) -> None:
+@pytest.mark.parametrize(("tile", "taps"), KINDS)
+def test_weights_agree(tile: int, taps: int, transposed: bool) -> None:
     weight = WinogradWeight(tile, 16, transposed)
-    check(lambda w: apply(weight, w), numbers((20, 7, 3, 3)), rtol=1e-5, whole=False)
+    check(lambda w: apply(weight, w), numbers((20, 7, taps, taps)), rtol=1e-5, whole=False)
 
 
 def lowered(graph: Graph, blocking: Blocking, target: Target) -> Lowered:
@@ -197,14 +209,16 @@ def test_blocks_of_tiles_that_do_not_divide(fused: bool, name: str) -> None:
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("tile", [2, 4])
-def test_errors_are_near_those_of_direct_convolution(tile: int) -> None:
-    x, w = numbers((1, 64, 14, 14), 1), numbers((32, 64, 3, 3), 2)
+@pytest.mark.parametrize("depth", [40, 272])
+@pytest.mark.parametrize(("tile", "taps"), KINDS)
+def test_errors_are_near_those_of_direct_convolution(tile: int, taps: int, depth: int) -> None:
+    x, w = numbers((1, depth, 14, 14), 1), numbers((32, depth, taps, taps), 2)
     (exact,) = convolution().evaluate(x.astype(np.float64), w.astype(np.float64))
 
     def worst(function: Any, *arrays: Array) -> float:
         graph, feeds = graph_of(function, *arrays)
-        executable = Executable(compile_graph(graph, Options(workers=1)).image, threads=1)
+        options = Options(workers=1, algorithms="direct")
+        executable = Executable(compile_graph(graph, options).image, threads=1)
         return float(np.abs(executable.run(feeds)["y0"] - exact).max())
 
     op, _ = winograd(convolution(), w, tile, 8)
@@ -295,12 +309,13 @@ def test_the_model_prefers_large_tiles_on_large_maps_and_small_ones_on_small_map
     target = Target.named("avx2")
 
     def best(channels: int, extent: int, depth: int | None = None) -> Algorithm:
-        conv = Convolution3x3(1, depth or channels, channels, extent, extent)
+        conv = SquareConvolution(1, depth or channels, channels, extent, extent)
         return cheapest(target, DType.FLOAT32, conv)
 
     assert best(64, 224) is best(256, 56) is best(512, 28) is Algorithm.F4
     assert best(512, 7) is Algorithm.F2
     assert best(8, 64, depth=3) is Algorithm.DIRECT
+    assert cheapest(target, DType.FLOAT32, ALEXNET) is Algorithm.F2
 
 
 @given(
@@ -314,7 +329,7 @@ def test_the_model_prefers_large_tiles_on_large_maps_and_small_ones_on_small_map
 def test_blocks_cover_all_tiles_and_channels(
     name: str, tile: int, batch: int, depth: int, channels: int, extent: int
 ) -> None:
-    conv = Convolution3x3(batch, depth, channels, extent, extent)
+    conv = SquareConvolution(batch, depth, channels, extent, extent)
     target = Target.named(name)
     panel = winograd_panel(target, DType.FLOAT32, channels)
     blocking = winograd_blocking(target, DType.FLOAT32, conv, tile, panel)

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import gcd, prod
 
-from ..cost_model import Blocking, Convolution3x3, winograd_blocking
+from ..cost_model import Blocking, SquareConvolution, winograd_blocking
 from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
-from ..ops.toom_cook import TAPS, Matrix, Transforms, transforms
+from ..ops.toom_cook import Matrix, Transforms, transforms
 from ..ops.winograd import WinogradConv
 from ..passes.partition import Group
 from ..types import DType, Shape
@@ -37,6 +37,9 @@ from .tile import Columns, Span, clear, most_rows, outer_product
 
 # Steps of a sum that are written out.
 _UNROLLED = 8
+# Channels whose products are added up before they are added to those of others: errors grow with
+# the length of a sum.
+_SUMMED = 128
 # Bytes that a prefetch gets.
 _LINE = 64
 # Elements between the transformed inputs of two places beyond what they take, so that these do not
@@ -110,12 +113,12 @@ class Winograd:
 
     @cached_property
     def matrices(self) -> Transforms:
-        return transforms(self.op.tile)
+        return transforms(self.op.tile, self.op.taps)
 
     @cached_property
     def side(self) -> int:
         """Places of a transformed tile along an axis."""
-        return self.op.tile + TAPS - 1
+        return self.op.tile + self.op.taps - 1
 
     @cached_property
     def counts(self) -> tuple[int, int]:
@@ -132,7 +135,7 @@ class Winograd:
     def blocking(self) -> Blocking:
         n, _, height, width, _ = self.shape
         depth = self.read[1] * self.read[-1]
-        conv = Convolution3x3(n, depth, self.channels, height, width)
+        conv = SquareConvolution(n, depth, self.channels, height, width, taps=self.op.taps)
         return self.given or winograd_blocking(
             self.binding.target, self.dtype, conv, self.op.tile, self.panel
         )
@@ -345,7 +348,11 @@ class Winograd:
         sums = self.binding.local("sums", (length, self.panel), self.dtype, Space.REGISTER)
         block = self.read[-1]
         unrolled = gcd(block, _UNROLLED)
-        channel, part, inner = (self.binding.var(h) for h in ("c", "c", "c"))
+        group, number, part, inner = (self.binding.var(h) for h in ("s", "c", "c", "c"))
+        length_of_sum = max(1, _SUMMED // block)
+        groups = -(-self.read[1] // length_of_sum)
+        length_of_sum = -(-self.read[1] // groups)
+        channel = group * length_of_sum + number
         within = part * unrolled + inner
         x = ir.Load(self.transformed, (slot, place, self._place(channel, first + row, within)))
         u = self.binding.inputs[self.weight]
@@ -363,19 +370,22 @@ class Winograd:
             for c in range(0, self.panel, line)
         )
         step = (*ahead, ir.For(inner, unrolled, step, LoopKind.UNROLLED))
-        keep: dict[int, ir.Block] = {
-            c: (
-                ir.Store(
-                    self.products, (first + row, place, lane + c), ir.Load(sums, (row, lane + c))
-                ),
-            )
-            for c, _ in columns.parts
-        }
-        return (
+        if groups * length_of_sum != self.read[1]:
+            step = (ir.If(channel < self.read[1], step),)
+        keep: dict[int, ir.Block] = {}
+        for c, _ in columns.parts:
+            at = first + row, place, lane + c
+            total: Expr = ir.Load(sums, (row, lane + c))
+            if groups > 1:
+                more = ir.binary(ir.BinaryOp.ADD, ir.Load(self.products, at), total)
+                total = ir.Select(group < 1, total, more)
+            keep[c] = (ir.Store(self.products, at, total),)
+        body = (
             *clear(sums, length, columns, row, lane),
-            *ir.loop_nest(((channel, self.read[1]), (part, block // unrolled)), step),
+            *ir.loop_nest(((number, length_of_sum), (part, block // unrolled)), step),
             ir.For(row, length, columns.each(lane, keep), LoopKind.UNROLLED),
         )
+        return (ir.For(group, groups, body),)
 
     # -- outputs ----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind, Space
-from ..ops.toom_cook import TAPS, transforms
+from ..ops.toom_cook import transforms
 from ..ops.winograd import WinogradWeight
 from ..passes.partition import Group
 from .binding import Binding, Lowered
@@ -57,24 +57,25 @@ class Weights:
         result = binding.outputs[self.result]
         number, depth, lane = (binding.var(h) for h in ("panel", "c", "v"))
         panel = number + span.start // op.panel
-        side = op.tile + TAPS - 1
-        matrix = transforms(op.tile).filter
-        half = binding.local("half", (side, TAPS), result.dtype, Space.STACK)
+        taps = binding.graph.type_of(source).shape[2]
+        side = op.tile + taps - 1
+        matrix = transforms(op.tile, taps).filter
+        half = binding.local("half", (side, taps), result.dtype, Space.STACK)
         across, down, place = binding.var("j"), binding.var("i"), binding.var("p")
         read = reader(binding, source)
         channel = panel * op.panel + lane
 
         def tap(i: Expr, j: Expr) -> Expr:
             if op.transposed:
-                return read((depth, channel, TAPS - 1 - i, TAPS - 1 - j))
+                return read((depth, channel, taps - 1 - i, taps - 1 - j))
             return read((channel, depth, i, j))
 
         elements = binding.elements()
-        column = [elements.name(tap(ir.index(i), across), "g") for i in range(TAPS)]
+        column = [elements.name(tap(ir.index(i), across), "g") for i in range(taps)]
         ys = linear_map(elements, matrix, column)
         first = elements.take_block()
         first += tuple(ir.Store(half, (ir.index(i), across), y) for i, y in enumerate(ys))
-        row = [elements.name(ir.Load(half, (down, ir.index(j))), "g") for j in range(TAPS)]
+        row = [elements.name(ir.Load(half, (down, ir.index(j))), "g") for j in range(taps)]
         us = linear_map(elements, matrix, row)
         last = elements.take_block()
         last += tuple(
@@ -82,7 +83,7 @@ class Weights:
         )
         body: ir.Block = (
             ir.Alloc(half),
-            ir.For(across, TAPS, first),
+            ir.For(across, taps, first),
             ir.For(down, side, last),
         )
         # As wide as a panel: lines of memory are written as a whole.

@@ -21,22 +21,22 @@ from ..types import Array
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
-# Finite points by the number of outputs; another one is infinity.
+# Finite points by the number of all of them; another one is infinity.
 POINTS = {
-    2: (Fraction(0), Fraction(1), Fraction(-1)),
-    4: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
+    4: (Fraction(0), Fraction(1), Fraction(-1)),
+    6: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
 }
 TAPS = 3
 
 
 @dataclass(frozen=True)
 class Transforms:
-    """Exact matrices of F(m, 3).
+    """Exact matrices of F(m, r), with n = m + r - 1.
 
     Arguments:
-        filter: (m + 2, 3), of the weights.
-        data: (m + 2, m + 2), of what is read.
-        inverse: (m, m + 2), of the products.
+        filter: (n, r), of the weights.
+        data: (n, n), of what is read.
+        inverse: (m, n), of the products.
     """
 
     filter: Matrix
@@ -45,17 +45,17 @@ class Transforms:
 
 
 @cache
-def transforms(outputs: int) -> Transforms:
-    """The matrices of F(outputs, 3), outputs 2 or 4.
+def transforms(outputs: int, taps: int = TAPS) -> Transforms:
+    """The matrices of F(outputs, taps): (2, 3), (4, 3) or (2, 5).
 
     A polynomial's value at infinity is its leading coefficient.
     """
-    points = POINTS[outputs]
-    count = len(points) + 1
+    count = outputs + taps - 1
+    points = POINTS[count]
     scales = [_at(_product(points, i), point) for i, point in enumerate(points)]
-    infinite_tap = tuple(Fraction(k == TAPS - 1) for k in range(TAPS))
+    infinite_tap = tuple(Fraction(k == taps - 1) for k in range(taps))
     filter = (
-        *(tuple(p**k / s for k in range(TAPS)) for p, s in zip(points, scales, strict=True)),
+        *(tuple(p**k / s for k in range(taps)) for p, s in zip(points, scales, strict=True)),
         infinite_tap,
     )
     data = (*((*_product(points, i), Fraction(0)) for i in range(len(points))), _product(points))

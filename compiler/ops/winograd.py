@@ -1,9 +1,10 @@
-"""Convolutions of 3x3 weights by fewer products: Winograd's minimal filtering F(2x2) and F(4x4).
+"""Convolutions by fewer products: Winograd's minimal filtering of tiles of 2x2 or 4x4 outputs.
 
-Tiles of m x m outputs (m = 2 or 4) are transforms of products, place by place, of transformed
-weights and transformed tiles of (m + 2) x (m + 2) inputs (A. Lavin and S. Gray, Fast Algorithms for
-Convolutional Neural Networks, 2015, section 4.1; the matrices are in `toom_cook.py`). That is 2.25
-or 4 times fewer products than direct convolution takes.
+Tiles of m x m outputs are transforms of products, place by place, of transformed weights (r x r)
+and transformed tiles of (m + r - 1) x (m + r - 1) inputs (A. Lavin and S. Gray, Fast Algorithms for
+Convolutional Neural Networks, 2015, section 4.1; the matrices are in `toom_cook.py`). Weights of
+3x3 take 2.25 times fewer products than in direct convolution for 2x2 outputs and 4 times fewer for
+4x4, weights of 5x5 take 2.8 times fewer for 2x2.
 
 A NaN or an infinity in the input reaches all outputs of the tiles that read it.
 
@@ -24,13 +25,13 @@ from .base import Op
 from .blocked import Block, blocked, plain, plain_shape
 from .conv import Conv, ConvInputGradient
 from .linear import in_double
-from .toom_cook import TAPS, as_array, transforms
+from .toom_cook import POINTS, as_array, transforms
 from .window import Window
 
 
 @dataclass(frozen=True)
 class WinogradWeight(Op):
-    """A weight (K, C, 3, 3) transformed and packed, as (panels, (tile + 2) ** 2, C, panel).
+    """A weight (K, C, r, r) transformed and packed, as (panels, (tile + r - 1) ** 2, C, panel).
 
     Neighbouring output channels lie side by side in panels, zeros behind the last.
 
@@ -46,32 +47,32 @@ class WinogradWeight(Op):
     transposed: bool = False
     differentiable: ClassVar[bool] = False
 
-    @property
-    def products(self) -> int:
-        """Number of products in a tile, for a pair of channels."""
-        return (self.tile + TAPS - 1) ** 2
-
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         (w,) = inputs
-        if w.rank != 4 or w.shape[2:] != (TAPS, TAPS):
-            raise ShapeError(f"Winograd transforms weights (K, C, {TAPS}, {TAPS}), got {w}")
+        if w.rank != 4 or not is_possible(self.tile, w.shape[2:]):
+            raise ShapeError(
+                "Winograd transforms weights (K, C, 3, 3) for tiles of 2 or 4 and (K, C, 5, 5) for "
+                f"tiles of 2, got {w} and {self.tile}"
+            )
         channels, depth = w.shape[:2]
         if self.transposed:
             channels, depth = depth, channels
-        return (w.with_shape((-(-channels // self.panel), self.products, depth, self.panel)),)
+        places = (self.tile + w.shape[2] - 1) ** 2
+        return (w.with_shape((-(-channels // self.panel), places, depth, self.panel)),)
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
         (w,) = inputs
         g = in_double(w)
         if self.transposed:
             g = g.swapaxes(0, 1)[:, :, ::-1, ::-1]
-        matrix = as_array(transforms(self.tile).filter)
+        taps = w.shape[2]
+        matrix = as_array(transforms(self.tile, taps).filter)
         # Rows and columns in one product of matrices: large weights are transformed so, too.
         both = np.kron(matrix, matrix).T
         with np.errstate(all="ignore"):
-            u = g.reshape(*g.shape[:2], TAPS**2) @ both
+            u = g.reshape(*g.shape[:2], taps**2) @ both
         u = np.pad(u, ((0, -u.shape[0] % self.panel), (0, 0), (0, 0)))
-        u = u.reshape(-1, self.panel, u.shape[1], self.products)
+        u = u.reshape(-1, self.panel, *u.shape[1:])
         return (np.ascontiguousarray(u.transpose(0, 3, 2, 1)).astype(w.dtype),)
 
 
@@ -97,11 +98,16 @@ class WinogradConv(Op):
     differentiable: ClassVar[bool] = False
 
     @property
+    def taps(self) -> int:
+        """Places of the weight along each axis."""
+        return self.weight[2]
+
+    @property
     def low(self) -> tuple[int, ...]:
         """Zeros before the first input along each axis; less than 0 leaves inputs out."""
         before = (low for low, _ in self.convolution.padding)
         if isinstance(self.convolution, ConvInputGradient):
-            return tuple(TAPS - 1 - low for low in before)
+            return tuple(self.taps - 1 - low for low in before)
         return tuple(before)
 
     def holds(self, window: Window) -> bool:
@@ -130,7 +136,7 @@ class WinogradConv(Op):
         x, u = plain(inputs[0]), in_double(inputs[1])
         (y,) = self.infer(*(TensorType(a.shape, DType.of(a.dtype)) for a in inputs))
         n, k, *extents = plain_shape(y.shape)
-        matrices = transforms(self.tile)
+        matrices = transforms(self.tile, self.taps)
         data, inverse = as_array(matrices.data), as_array(matrices.inverse)
         tiles = self._tiles(in_double(x), tuple(extents))
         with np.errstate(all="ignore"):
@@ -145,17 +151,22 @@ class WinogradConv(Op):
         return (blocked(whole, self.block),)
 
     def _tiles(self, x: Array, extents: Shape) -> Array:
-        """The inputs of each tile: (N, C, tiles down, tiles across, tile + 2, tile + 2)."""
-        size = self.tile + TAPS - 1
+        """The inputs of each tile: (N, C, tiles down, tiles across, tile + r - 1, tile + r - 1)."""
+        size = self.tile + self.taps - 1
         counts = [-(-n // self.tile) for n in extents]
         padding = []
         for axis, low in enumerate(self.low):
-            behind = counts[axis] * self.tile + TAPS - 1 - low - x.shape[2 + axis]
+            behind = counts[axis] * self.tile + self.taps - 1 - low - x.shape[2 + axis]
             padding.append((max(low, 0), max(behind, 0)))
         whole = np.pad(x, ((0, 0), (0, 0), *padding))
         whole = whole[:, :, max(-self.low[0], 0) :, max(-self.low[1], 0) :]
         windows = np.lib.stride_tricks.sliding_window_view(whole, (size, size), (2, 3))
         return windows[:, :, :: self.tile, :: self.tile][:, :, : counts[0], : counts[1]]
+
+
+def is_possible(tile: int, kernel: Shape) -> bool:
+    """Whether there are transforms for tiles of so many outputs along an axis, and such weights."""
+    return len(set(kernel)) == 1 and kernel[0] in (3, 5) and tile + kernel[0] - 1 in POINTS
 
 
 def winograd_weight(op: Conv | ConvInputGradient, tile: int, panel: int) -> WinogradWeight:

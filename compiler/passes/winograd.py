@@ -1,18 +1,17 @@
-"""Blocked 3x3 convolutions of stride 1 become Winograd convolutions where that costs less."""
+"""Blocked convolutions of stride 1 become Winograd convolutions where that costs less."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..cost_model import Choice, Convolution3x3, cheapest, winograd_panel
+from ..cost_model import Choice, SquareConvolution, cheapest, winograd_panel
 from ..graph import Graph, Node, Value
 from ..llvm.target import Target
 from ..ops.base import apply
 from ..ops.blocked import BlockedConv, BlockedConvWeightGradient, PackWeight, plain_shape
 from ..ops.leaf import Constant, State
-from ..ops.toom_cook import TAPS
-from ..ops.winograd import WinogradConv, winograd_weight
+from ..ops.winograd import WinogradConv, is_possible, winograd_weight
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from .base import Pass
@@ -39,13 +38,13 @@ class Winograd(Pass):
         def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
             if isinstance(node.op, BlockedConvWeightGradient):
                 return winograd_gradient(rewriter, node, node.op, self.target, self.tile)
-            if not isinstance(node.op, BlockedConv) or not _is_possible(node.op):
+            if not isinstance(node.op, BlockedConv) or not _is_possible(node.op, self.tile or 2):
                 return None
             x, packed = rewriter.inputs(node)
             producer = rewriter.new.producer(packed.value)
             if not isinstance(producer.op, PackWeight):
                 return None
-            tile = self.tile or self._tile(rewriter, node, x)
+            tile = self.tile or self._tile(rewriter, node, node.op, x)
             if not tile:
                 return None
             (weight,) = rewriter.new.inputs_of(producer.name)
@@ -58,25 +57,26 @@ class Winograd(Pass):
 
         return rewrite(rewrite(graph, rule))  # once more, without weights that nobody reads now
 
-    def _tile(self, rewriter: Rewriter, node: Node, x: Tensor) -> int:
+    def _tile(self, rewriter: Rewriter, node: Node, op: BlockedConv, x: Tensor) -> int:
         """The best tile; 0 if direct convolution is best."""
         y = plain_shape(node.types[0].shape)
         weight = rewriter.old.inputs_of(rewriter.old.inputs_of(node.name)[1].node)[0]
-        shape = Convolution3x3(
+        shape = SquareConvolution(
             batch=y[0],
             depth=plain_shape(x.shape)[1],
             channels=y[1],
             height=y[2],
             width=y[3],
+            taps=op.weight[2],
             prepared=not rewriter.old.updates and _is_known(rewriter.old, weight),
         )
         return self.choose(self.target, x.dtype, shape).tile
 
 
-def _is_possible(op: BlockedConv) -> bool:
-    """Whether it is a 3x3 convolution of stride 1, dilation 1 and one group."""
+def _is_possible(op: BlockedConv, tile: int) -> bool:
+    """Whether it is a convolution of stride 1, dilation 1 and one group with transforms."""
     conv = op.convolution
-    return op.weight[2:] == (TAPS, TAPS) and (conv.stride, conv.dilation, conv.groups) == (
+    return is_possible(tile, op.weight[2:]) and (conv.stride, conv.dilation, conv.groups) == (
         (1, 1),
         (1, 1),
         1,
