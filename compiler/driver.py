@@ -31,6 +31,7 @@ from .passes.expand import UNROLLED, Expand
 from .passes.fold import FoldConstants
 from .passes.hoist import Prepared, hoist
 from .passes.hoist_steps import HoistSteps
+from .passes.join_slices import JoinSlices
 from .passes.merge_recurrences import MergeRecurrences
 from .passes.partition import Group, partition
 from .passes.reshape import SinkReshapes
@@ -97,11 +98,12 @@ class Compiled:
     report: Report
 
 
-def standard_passes(unroll: int = UNROLLED) -> tuple[Pass, ...]:
+def standard_passes(unroll: int = UNROLLED, target: Target | None = None) -> tuple[Pass, ...]:
     """The passes that every graph goes through.
 
     Arguments:
         unroll: recurrences of more steps stay loops.
+        target: the machine that their weights are packed for; None: they are not packed.
     """
     return (
         FoldBatchNorm(),
@@ -110,7 +112,7 @@ def standard_passes(unroll: int = UNROLLED) -> tuple[Pass, ...]:
         Expand(loops=unroll),
         SubPixel(),
         *_simplification(),
-        StepPasses((Expand(), *_simplification())),
+        StepPasses((Expand(), *_simplification()), target),
     )
 
 
@@ -118,6 +120,7 @@ def _simplification() -> tuple[Pass, ...]:
     return (
         FoldConstants(),
         Simplify(),
+        JoinSlices(),
         SinkReshapes(),
         ShareCommonSubexpressions(),
         Simplify(),
@@ -135,7 +138,9 @@ def layout_passes(options: Options) -> tuple[Pass, ...]:
 def _passes(options: Options) -> tuple[Pass, ...]:
     if options.passes is not None:
         return tuple(options.passes)
-    return standard_passes() + (layout_passes(options) if options.layout else ())
+    return standard_passes(target=options.target) + (
+        layout_passes(options) if options.layout else ()
+    )
 
 
 def optimize(graph: Graph, options: Options, report: Report) -> Graph:

@@ -17,7 +17,7 @@ from .ops.blocked import BlockedConv, BlockedConvWeightGradient
 from .ops.composite import Composite, expansion
 from .ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from .ops.indexing import ScatterAdd, ScatterAddAlongAxis
-from .ops.linear import MatMul
+from .ops.linear import MatMul, PackedMatMul
 from .ops.pointwise import Pointwise
 from .ops.pool import MaxPool, MaxPoolGradient, SumPool, SumPoolGradient
 from .ops.recurrence import Recurrence
@@ -69,8 +69,9 @@ def _(op: Reduction, inputs: Types, outputs: Types) -> int:
     return inputs[0].size
 
 
-@flops.register
-def _(op: MatMul, inputs: Types, outputs: Types) -> int:
+@flops.register(MatMul)
+@flops.register(PackedMatMul)
+def _(op: MatMul | PackedMatMul, inputs: Types, outputs: Types) -> int:
     return 2 * outputs[0].size * inputs[0].shape[-1]
 
 

@@ -17,6 +17,7 @@ from quern.compiler.driver import Options, compile_graph, standard_passes
 from quern.compiler.evaluate import evaluate
 from quern.compiler.explain import explain
 from quern.compiler.graph import Graph
+from quern.compiler.llvm.target import Target
 from quern.compiler.ops.recurrence import Recurrence, recur
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, DType, TensorType
@@ -28,7 +29,7 @@ Step = Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]]
 
 def looped(graph: Graph, threads: int = 1) -> Executable:
     """The graph compiled with all its recurrences as loops."""
-    options = Options(passes=standard_passes(unroll=0), workers=1)
+    options = Options(passes=standard_passes(0, Target.host()), workers=1)
     return Executable(compile_graph(graph, options).image, threads=threads)
 
 
@@ -99,6 +100,17 @@ def test_what_goes_through_is_copied(steps: int) -> None:
     check(*recurrence(step, steps, (4, 6), 3))
 
 
+@pytest.mark.parametrize("shape", [(9, 16), (13, 33), (16, 40)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_matrices_of_the_loop_are_packed_once(shape: tuple[int, int], transposed: bool) -> None:
+    def step(s: Tensor, x: Tensor, w: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        s = (s @ (w.transpose() if transposed else w) * 0.2 + x).tanh()
+        return [s], [s]
+
+    program = check(*recurrence(step, 4, shape, 1))
+    assert [k for k in program.kernels if "packed before" in k.note]
+
+
 def test_constants_of_the_body_are_read() -> None:
     table = numbers(2, 3, seed=5)
 
@@ -118,7 +130,8 @@ def test_values_between_kernels_share_memory() -> None:
     graph, feeds = recurrence(step, 3, (8, 32), 1)
     program = check(graph, feeds)
     value = 8 * 32 * 4
-    assert program.arena_bytes <= 6 * value
+    packed = 32 * 32 * 4
+    assert program.arena_bytes <= packed + 6 * value
 
 
 @pytest.mark.parametrize("cell", [nn.RNN, nn.LSTM, nn.GRU])

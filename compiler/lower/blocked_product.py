@@ -17,6 +17,7 @@ from typing import TypeVar
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
+from ..ops.linear import PackedMatMul
 from .product import Product
 from .tile import VECTORS, Columns, Span, balanced, clear, most_rows, outer_product, panels
 
@@ -49,9 +50,17 @@ class BlockedProduct:
         return self.product.binding.target
 
     @cached_property
+    def given(self) -> Buffer | None:
+        """The right operand, where it comes in panels."""
+        node = self.product.binding.graph.producer(self.product.result)
+        if not isinstance(node.op, PackedMatMul):
+            return None
+        return self.product.binding.inputs[self.product.operands[1]]
+
+    @cached_property
     def width(self) -> int:
         """Columns of a panel."""
-        return VECTORS * self.product.lanes
+        return VECTORS * self.product.lanes if self.given is None else self.given.shape[-1]
 
     @cached_property
     def blocks(self) -> list[Span]:
@@ -95,9 +104,9 @@ class BlockedProduct:
 
     def lower(self) -> ir.Block:
         """The loops."""
-        packed: Buffer | None = None
+        packed = self.given
         body: ir.Block = ()
-        if not self.packs_inside:
+        if packed is None and not self.packs_inside:
             packed, body = self._pack_right()
         for rows, row_blocks in self.row_tasks:
             for columns, column_panels in self.column_tasks:
@@ -280,7 +289,9 @@ class Task:
             return ir.Load(self.panel, (k, lane))
         assert self.packed is not None
         panel = (self.start + column) // self.whole.width
-        index = (*self.product.batch_index(self.packed.shape[:-3]), panel, term + k, lane)
+        lead = self.packed.shape[:-3]
+        batch = (ir.index(0),) if self.whole.given else self.product.batch_index(lead)
+        index = (*batch, panel, term + k, lane)
         return ir.Load(self.packed, index)
 
     def _tile(

@@ -11,7 +11,7 @@ from ..ops.base import Op
 from ..ops.blocked import BlockedConv, BlockedConvWeightGradient
 from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from ..ops.indexing import ScatterAdd, ScatterAddAlongAxis
-from ..ops.linear import MatMul
+from ..ops.linear import MatMul, PackedMatMul
 from ..ops.movement import Concat
 from ..ops.pool import (
     MaxPool,
@@ -44,6 +44,7 @@ Family = Callable[[Graph, Group, Target], Lowered]
 
 _FAMILIES: dict[type[Op], Family] = {
     MatMul: lower_matmul,
+    PackedMatMul: lower_matmul,
     Conv: lower_conv,
     BlockedConv: lower_blocked_conv,
     ConvInputGradient: lower_conv,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
+from ..ops.linear import PackedMatMul
 from ..passes.partition import Group
 from .binding import Binding, Lowered
 from .blocked_product import BlockedProduct
@@ -24,6 +25,8 @@ def lower_matmul(graph: Graph, group: Group, target: Target) -> Lowered:
     size = f"product {m}x{product.depth}x{n}"
     if 0 in product.shape:
         return product.binding.finish((), size)
+    if isinstance(graph.node(group.anchor).op, PackedMatMul):
+        return product.binding.finish(BlockedProduct(product).lower(), f"{size}, packed before")
     for side in (product, product.swap) if m <= n else (product.swap, product):
         narrow = _narrow(side)
         if narrow is not None:

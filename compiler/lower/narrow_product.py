@@ -166,7 +166,7 @@ def sweeps(product: Product) -> ir.Block:
 def _strip(product: Product) -> int:
     """Columns of a task: there should be several tasks, and long ways through memory."""
     size, vector = product.dtype.size, product.lanes
-    least = -(-product.columns // _TASKS)
+    least = max(-(-product.columns // _TASKS), 64)
     if product.columns * product.depth * size >= _LARGE_BYTES:
         least = max(least, _STRIP_BYTES // size)
     most = _SWEEP_BYTES // (product.rows * size)

@@ -63,6 +63,38 @@ class MatMul(Op):
 
 
 @dataclass(frozen=True)
+class PackedMatMul(Op):
+    """Matrix product (M, K) @ (K, N) -> (M, N), whose right operand has been packed.
+
+    Inputs are x (M, K) and (1, panels, K, panel), what `PackWeight` makes of a weight: columns side
+    by side in panels, zeros behind the last. Where the same matrix is multiplied often, as in the
+    steps of a recurrence, it is packed once.
+
+    Arguments:
+        columns: N.
+    """
+
+    columns: int
+    arity: ClassVar[tuple[int, int | None]] = (2, 2)
+    differentiable: ClassVar[bool] = False
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        x, packed = inputs
+        common_dtype(self.name, inputs, NUMBERS)
+        fits = packed.rank == 4 and packed.shape[0] == 1 and packed.shape[3] > 0
+        if not fits or packed.shape[1] != -(-self.columns // packed.shape[3]):
+            raise ShapeError(f"{packed} is no matrix of {self.columns} columns in panels")
+        if x.rank != 2 or x.shape[1] != packed.shape[2]:
+            raise ShapeError(f"x {x} does not have the {packed.shape[2]} columns of {packed}")
+        return (x.with_shape((x.shape[0], self.columns)),)
+
+    def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
+        x, packed = inputs
+        right = np.moveaxis(packed[0], 1, 0).reshape(packed.shape[2], -1)[:, : self.columns]
+        return MatMul().evaluate(x, right)
+
+
+@dataclass(frozen=True)
 class Linear(Composite):
     """x @ weightᵀ + bias over the last axis (PyTorch: Linear, ONNX: Gemm with transB).
 

@@ -32,7 +32,7 @@ from ..ops.blocked import Block, BlockedConv, BlockedConvWeightGradient, PackWei
 from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from ..ops.indexing import Take, TakeAlongAxis
 from ..ops.leaf import Leaf
-from ..ops.linear import MatMul
+from ..ops.linear import MatMul, PackedMatMul
 from ..ops.pool import MaxPool, SumPool
 from ..ops.random import Philox
 from ..ops.reduce import Reduction
@@ -97,6 +97,7 @@ _EXPENSIVE = (
 )
 _WITH_EPILOGUE = (
     MatMul,
+    PackedMatMul,
     Conv,
     ConvInputGradient,
     ConvWeightGradient,

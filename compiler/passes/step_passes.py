@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..body import Body
-from ..graph import Graph, Node
+from ..graph import Graph, Node, Value
+from ..llvm.target import Target
+from ..lower.tile import VECTORS
+from ..ops.base import apply
+from ..ops.blocked import PackWeight
 from ..ops.leaf import Constant, Input
+from ..ops.linear import MatMul, PackedMatMul
+from ..ops.movement import Transpose
 from ..ops.recurrence import Recurrence
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
+from ..types import TensorType
 from .base import Pass
+
+# Products of fewer rows read the matrix where it is, and so do those with small ones.
+_FEW_ROWS = 8
+_SMALL = 16
 
 
 @dataclass(frozen=True)
 class StepPasses(Pass):
     """Applies passes to the body of every recurrence; its larger constants become invariants.
 
+    Invariant matrices that several rows are multiplied by in each step are packed once.
+
     Arguments:
         passes: in order; they leave no composites.
+        target: the machine that matrices are packed for; None: they are not packed.
     """
 
     passes: tuple[Pass, ...]
+    target: Target | None = None
 
     @property
     def name(self) -> str:
@@ -39,23 +54,83 @@ class StepPasses(Pass):
         body = node.op.body.graph
         for step in self.passes:
             body = step.apply(body)
-        return _with_body(rewriter, node, node.op, body)
+        return _Loop(rewriter, node, node.op, body, self.target).build()
 
 
-def _with_body(rewriter: Rewriter, node: Node, op: Recurrence, body: Graph) -> Sequence[Tensor]:
-    """The recurrence over another body that computes the same."""
-    lifted = [n for n in body.leaves(Constant) if n.types[0].size > 1]
-    constants = [rewriter.new.constant(body.data[n.name], name=n.name) for n in lifted]
-    own = Graph(body.name, outputs=dict(body.outputs))
-    for inside in body.leaves(Input):
-        own.add_node(inside, ())
-    for inside in lifted:
-        own.add_node(replace(inside, op=Input(inside.types[0])), ())
-    for inside in body.nodes():
-        if inside.name not in own:
-            own.add_node(inside, body.inputs_of(inside.name))
-            if inside.name in body.data:
-                own.data[inside.name] = body.data[inside.name]
-    changed = replace(op, body=Body.of(own))
-    with rewriter.new.scope(prefix=""):
-        return rewriter.new.apply(changed, *rewriter.inputs(node), *constants, name=node.name)
+@dataclass
+class _Loop:
+    """A recurrence over another body that computes the same.
+
+    Attributes:
+        invariants: what becomes one: name and type inside, and what it is outside.
+    """
+
+    rewriter: Rewriter
+    node: Node
+    op: Recurrence
+    body: Graph
+    target: Target | None
+    invariants: dict[str, tuple[TensorType, Tensor]] = field(default_factory=dict)
+
+    def build(self) -> Sequence[Tensor]:
+        """Its outputs."""
+        inputs = self.rewriter.inputs(self.node)
+        self._lift_constants()
+        packed = dict(self._packed(inputs))
+        own = Graph(self.body.name, outputs=dict(self.body.outputs))
+        for inside in self.body.leaves(Input):
+            own.add_node(inside, ())
+        for name, (type, _) in self.invariants.items():
+            own.add_node(Node(name, Input(type), (type,)), ())
+        for inside in self.body.nodes():
+            if inside.name in own:
+                continue
+            reads = self.body.inputs_of(inside.name)
+            if inside.name in packed:
+                op = PackedMatMul(inside.types[0].shape[1])
+                inside, reads = replace(inside, op=op), (reads[0], Value(packed[inside.name]))
+            own.add_node(inside, reads)
+            if inside.name in self.body.data:
+                own.data[inside.name] = self.body.data[inside.name]
+        changed = replace(self.op, body=Body.of(own))
+        added = [x for _, x in self.invariants.values()]
+        with self.rewriter.new.scope(prefix=""):
+            return self.rewriter.new.apply(changed, *inputs, *added, name=self.node.name)
+
+    def _lift_constants(self) -> None:
+        for inside in self.body.leaves(Constant):
+            if inside.types[0].size > 1:
+                x = self.rewriter.new.constant(self.body.data[inside.name], name=inside.name)
+                self.invariants[inside.name] = inside.types[0], x
+
+    def _packed(self, inputs: Sequence[Tensor]) -> Iterator[tuple[str, str]]:
+        """Products, and the packed matrices that they read, by name."""
+        names = self.op.body.input_names
+        own = {Value(n): x for n, x in zip(names, inputs, strict=True)}
+        fixed = set(self.op.split(list(own))[2])
+        for inside in self.body.nodes():
+            if self.target is None or not _pays(inside, self.body):
+                continue
+            matrix, transposed = self._matrix(self.body.inputs_of(inside.name)[1])
+            if matrix in fixed:
+                lanes = self.target.vector_bits // (8 * inside.types[0].dtype.size)
+                x = apply(PackWeight(1, VECTORS * lanes, not transposed), own[matrix])
+                name = self.body.unique_name(f"{matrix.node}.packed")
+                self.invariants[name] = x.type, x
+                yield inside.name, name
+
+    def _matrix(self, value: Value) -> tuple[Value, bool]:
+        """What a matrix is, and whether it is the transpose of that."""
+        node = self.body.producer(value)
+        if isinstance(node.op, Transpose):
+            return self.body.inputs_of(node.name)[0], True
+        return value, False
+
+
+def _pays(node: Node, body: Graph) -> bool:
+    """Whether a node is a product that a packed matrix makes faster."""
+    if not isinstance(node.op, MatMul) or node.types[0].rank != 2:
+        return False
+    rows, columns = node.types[0].shape
+    depth = body.type_of(body.inputs_of(node.name)[0]).shape[1]
+    return node.types[0].dtype.is_float and rows > _FEW_ROWS and min(columns, depth) >= _SMALL
