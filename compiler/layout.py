@@ -113,6 +113,12 @@ class _Layout:
             one = source.shape[1] == 1
             spread = self._spread(source) if one else self._blocked(source, size)
             return spread.broadcast_to(blocked_shape(x.shape, size))
+        if isinstance(producer.op, mv.Slice):
+            (source,) = (x.graph.tensor(v) for v in x.graph.inputs_of(producer.name))
+            form = in_blocks(producer.op, [source.type], producer.types)
+            spread = isinstance(source.graph.producer(source.value).op, mv.Broadcast)
+            if form and spread and not any(n % size for n in form.boundaries):
+                return apply(form.op(size), self._blocked(source, size))
         shape = blocked_shape(x.shape, size)
         if not _is_reshape(shape):
             return apply(Block(size), x)

@@ -193,6 +193,15 @@ def test_parts_of_a_concatenation_have_one_block() -> None:
     assert blocks == [8, 8, 8, 8]
 
 
+def test_gradients_of_a_pooled_concatenation_are_spread_in_blocks() -> None:
+    net = Net()
+    x = net.input(1, 3, 4, 4)
+    y = apply(mv.Concat(1), *(net.conv(x, channels).relu() for channels in (8, 16)))
+    graph, feeds = net.trained(y.mean((2, 3)))
+    graph.outputs.pop(next(name for name in graph.outputs if name.endswith("x0")))
+    assert reorders(same(graph, feeds)) == 0
+
+
 def test_an_odd_part_of_a_concatenation_does_not_spoil_the_others() -> None:
     net = Net()
     x = net.input(1, 3, 4, 4)
