@@ -36,7 +36,7 @@ def known_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def lenet() -> Executable:
-    return qn.compile(networks.lenet(), threads=1, workers=1)
+    return qn.compile(networks.lenet(), threads=1, workers=1, algorithms="direct")
 
 
 def program(flops: int, nbytes: int, *slots: Slot, arena: int = 0) -> Program:
