@@ -110,8 +110,8 @@ def main() -> None:
         note(f"{case} …")
         results.append(measure(case, options.repeat))
         if options.stages:
-            cold, warm = results[-1]["cold"]["stages"], results[-1]["warm"]["stages"]
-            rows = [(name, s, w, text) for (name, s, text), (_, w, _) in zip(cold, warm)]
+            cold, warm = (results[-1][kind]["stages"] for kind in ("cold", "warm"))
+            rows = [(*a[:2], b[1], a[2]) for a, b in zip(cold, warm, strict=True)]
             print_table((case, "cold s", "warm s", ""), rows)
     print_table(
         ("case", "nodes", "kernels", "different", "cold s", "processor s", "warm s"),
