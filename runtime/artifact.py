@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from ..compiler.graph import Graph
 
 FORMAT = "quern"
-VERSION = 2
+VERSION = 3
+"""Of the parts and what is in them; another one for every change."""
 STATE, CONSTANTS = "state.safetensors", "constants.safetensors"
 
 

@@ -26,13 +26,11 @@ def run(options: argparse.Namespace) -> None:
     """Prints how long runs take."""
     file = options.json and arguments.output_path(options.json, (".json",))
     from .arrays import write_json
-    from .console import working
     from .runnable import runnable_of
     from .timing import measure
 
     executable, arrays = runnable_of(options)
-    with working(f"running {executable.program.name} …", options.verbose):
-        timing = measure(executable, arrays, options.warmup, options.duration, options.count)
+    timing = measure(executable, arrays, options.warmup, options.duration, options.count)
     print(timing.text())
     if file:
         write_json(file, timing.to_json())

@@ -34,15 +34,16 @@ def run(options: argparse.Namespace) -> None:
     from ...runtime.profile import HEADINGS, NUMBERS, profile
     from ...runtime.profile_plot import ENDINGS, check
     from .arrays import write_json
-    from .console import print_table, working
+    from .console import note, print_table
     from .runnable import runnable_of
 
     picture = options.plot and check(arguments.output_path(options.plot, ENDINGS))
     executable, arrays = runnable_of(options)
-    with working("measuring what the machine can do …", options.verbose):
-        machine = peaks(executable.threads, options.measure)
-    with working(f"running {executable.program.name} …", options.verbose):
-        found = profile(executable, arrays, duration=options.duration, known=machine)
+    # Nothing is drawn meanwhile: that would take time of the processor that is measured.
+    machine = peaks(executable.threads, options.measure)
+    if options.verbose:
+        note(f"running {executable.program.name} for {options.duration:g} s")
+    found = profile(executable, arrays, duration=options.duration, known=machine)
     print_table(HEADINGS, found.rows(options.top), range(NUMBERS))
     print(f"\n{found.summary()}")
     if file:
