@@ -1,4 +1,4 @@
-"""What the gradient by a 3x3 weight costs by Winograd's algorithm, and in blocks of which size.
+"""What gradients by 3x3 and 5x5 weights cost by Winograd's algorithm, and in which blocks.
 
 Costs are cycles of one core, as in `cost_model.py`.
 """
@@ -12,13 +12,14 @@ from itertools import product
 from .cost_model import EFFICIENCY, LATENCY, LOADS, MULTIPLY_ADDS, TILE
 from .llvm.target import Target
 from .ops.toom_cook import TAPS
+from .ops.winograd_gradient import tiles as tiles_of
 from .types import DType
 
-# Cycles that transforming a tile takes, by its size, for a vector of channels: of x, of dy, and of
-# the sums of a pair of channels.
-_TILE_OF_X = {2: 60, 4: 150}
-_TILE_OF_DY = {2: 45, 4: 110}
-_SUMS = {2: 50, 4: 90}
+# Cycles that transforming a tile takes, by the places along an axis when it is transformed, for a
+# vector of channels: of x, of dy, and of the sums of a pair of channels.
+_TILE_OF_X = {4: 60, 6: 150}
+_TILE_OF_DY = {4: 45, 6: 110}
+_SUMS = {4: 50, 6: 110}
 # What a task reads and writes again and again: a little more than the smallest second-level caches.
 _BYTES = 768 * 1024
 # Tiles below which all products of a direct sum may well be zeros, of one that has few pixels where
@@ -60,19 +61,24 @@ class WeightBlocking:
 
 @cache
 def weight_blocking(
-    target: Target, dtype: DType, tile: int, tiles: int, pairs: tuple[int, int], block: int
+    target: Target,
+    dtype: DType,
+    tile: tuple[int, int],
+    tiles: int,
+    pairs: tuple[int, int],
+    block: int,
 ) -> WeightBlocking:
     """The blocks with the fewest cycles among those that stay in cache.
 
     Arguments:
-        tile: outputs along an axis of a tile.
+        tile: outputs along an axis of a tile, and taps.
         tiles: of the whole batch.
         pairs: input and output channels.
         block: channels in a block of x and of dy.
     """
     found = []
     for depth, channels in product(*(_widths(n, block) for n in pairs)):
-        places = (tile + TAPS - 1) ** 2
+        places = _side(tile) ** 2
         room = _BYTES // (places * dtype.size) - depth * channels
         most = min(tiles, _TERMS, max(room // (depth + channels), 1))
         at_a_time = -(-tiles // -(-tiles // most)) if tiles else 1
@@ -99,7 +105,7 @@ def _widths(extent: int, block: int) -> list[int]:
 def _weight_blocking(
     target: Target,
     dtype: DType,
-    tile: int,
+    tile: tuple[int, int],
     tiles: int,
     pairs: tuple[int, int],
     widths: tuple[int, int],
@@ -107,7 +113,7 @@ def _weight_blocking(
     at_a_time: int,
 ) -> WeightBlocking:
     (depth, channels), (rows, vectors), lanes = widths, register_tile, target.lanes(dtype)
-    places = (tile + TAPS - 1) ** 2
+    places = _side(tile) ** 2
     blocks = -(-tiles // at_a_time)
     tasks = -(-pairs[0] // depth) * -(-pairs[1] // channels)
     parts = min(-(-_WEIGHT_TASKS // tasks), max(1, blocks // _BLOCKS))
@@ -118,11 +124,20 @@ def _weight_blocking(
         for height in _lengths(depth, rows):
             step = max(height * width / MULTIPLY_ADDS, (height + width) / LOADS, LATENCY)
             products += at_a_time * step / EFFICIENCY + TILE + _ADD * height * width
-    transforms = -(-depth // lanes) * _TILE_OF_X[tile] + -(-channels // lanes) * _TILE_OF_DY[tile]
+    transforms = (
+        -(-depth // lanes) * _TILE_OF_X[_side(tile)]
+        + -(-channels // lanes) * _TILE_OF_DY[_side(tile)]
+    )
     block = places * products + at_a_time * transforms
-    sums = depth * -(-channels // lanes) * _SUMS[tile]
+    sums = depth * -(-channels // lanes) * _SUMS[_side(tile)]
     total = tasks * parts * (repeats * block + sums)
     return WeightBlocking(depth, channels, rows, vectors, at_a_time, repeats, parts, total)
+
+
+def _side(tile: tuple[int, int]) -> int:
+    """Places along an axis of a transformed tile."""
+    outputs, taps = tile
+    return outputs + taps - 1
 
 
 def _lengths(extent: int, most: int) -> list[int]:
@@ -139,21 +154,23 @@ def best_weight_tile(
     extents: tuple[int, int],
     pairs: tuple[int, int],
     block: int,
+    taps: int = TAPS,
 ) -> int:
-    """The tile for the gradient by a 3x3 weight that costs least; 0 if direct sums cost less.
+    """The tile for the gradient by a 3x3 or 5x5 weight; 0 if direct sums cost less.
 
     Arguments:
         samples: batch.
         extents: outputs of the convolution down and across.
         pairs: input and output channels.
         block: channels in a block of x and of dy.
+        taps: of the weight along each axis, 3 or 5.
     """
     lanes = target.lanes(dtype)
-    products = samples * extents[0] * extents[1] * TAPS**2 * pairs[0] * pairs[1]
+    products = samples * extents[0] * extents[1] * taps**2 * pairs[0] * pairs[1]
     costs: dict[int, float] = {0: products / (MULTIPLY_ADDS * lanes * EFFICIENCY)}
-    for tile in (2, 4):
+    for tile in tiles_of(taps):
         tiles = samples * -(-extents[0] // tile) * -(-extents[1] // tile)
         if tiles < _FEWEST:
             continue
-        costs[tile] = weight_blocking(target, dtype, tile, tiles, pairs, block).cycles
+        costs[tile] = weight_blocking(target, dtype, (tile, taps), tiles, pairs, block).cycles
     return min(costs, key=lambda tile: costs[tile])

@@ -1,4 +1,4 @@
-"""The gradient by a 3x3 weight by Winograd's algorithm: operation, kernel, cost model, pass."""
+"""Gradients by 3x3 and 5x5 weights by Winograd's algorithm: operation, kernel, cost model, pass."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ SAME: Padding = ((1, 1), (1, 1))
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
 
-def convolution(padding: Padding = SAME) -> ConvWeightGradient:
-    return ConvWeightGradient((3, 3), (1, 1), padding, (1, 1), 1)
+def convolution(padding: Padding = SAME, taps: int = 3) -> ConvWeightGradient:
+    return ConvWeightGradient((taps, taps), (1, 1), padding, (1, 1), 1)
 
 
 def operands(
-    n: int, c: int, k: int, spatial: Shape, padding: Padding = SAME, block: int = 8
+    n: int, c: int, k: int, spatial: Shape, padding: Padding = SAME, block: int = 8, taps: int = 3
 ) -> tuple[Array, Array]:
     random = np.random.default_rng(0)
-    windows = tuple(e + sum(p) - 2 for e, p in zip(spatial, padding, strict=True))
+    windows = tuple(e + sum(p) + 1 - taps for e, p in zip(spatial, padding, strict=True))
     x, dy = (random.standard_normal(s) for s in ((n, c, *spatial), (n, k, *windows)))
     return tuple(blocked(a.astype(np.float32), block) for a in (x, dy))
 
@@ -52,14 +52,14 @@ def kernel_of(op: WinogradConvWeightGradient, x: Array, dy: Array) -> Kernel:
     return lower(graph, group, host()).kernel
 
 
-@pytest.mark.parametrize("tile", [2, 4])
-def test_is_the_transpose_of_filtering(tile: int) -> None:
+@pytest.mark.parametrize(("tile", "taps"), [(2, 3), (4, 3), (2, 5)])
+def test_is_the_transpose_of_filtering(tile: int, taps: int) -> None:
     """One axis: the gradient by g of sum(dy * y), with y as the forward algorithm gives it."""
-    matrices = transforms(tile)
+    matrices = transforms(tile, taps)
     a, b, g = (as_array(m) for m in (matrices.inverse, matrices.data, matrices.filter))
     random = np.random.default_rng(0)
-    d, dy = random.standard_normal(tile + 2), random.standard_normal(tile)
-    expected = [sum(dy[i] * d[i + t] for i in range(tile)) for t in range(3)]
+    d, dy = random.standard_normal(tile + taps - 1), random.standard_normal(tile)
+    expected = [sum(dy[i] * d[i + t] for i in range(tile)) for t in range(taps)]
     np.testing.assert_allclose(g.T @ ((b @ d) * (a.T @ dy)), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -78,15 +78,20 @@ def test_agrees_with_numpy(shape: tuple[int, int, int, Shape], tile: int) -> Non
 @given(
     n=st.integers(1, 4),
     channels=st.tuples(st.integers(1, 6), st.integers(1, 6)),
-    spatial=st.tuples(st.integers(3, 15), st.integers(3, 15)),
+    spatial=st.tuples(st.integers(5, 15), st.integers(5, 15)),
     padding=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
-    tile=st.sampled_from([2, 4]),
+    form=st.sampled_from([(2, 3), (4, 3), (2, 5)]),
 )
 def test_errors_are_those_of_rounding(
-    n: int, channels: tuple[int, int], spatial: Shape, padding: Padding, tile: int
+    n: int,
+    channels: tuple[int, int],
+    spatial: Shape,
+    padding: Padding,
+    form: tuple[int, int],
 ) -> None:
-    x, dy = operands(n, 8 * channels[0], 8 * channels[1], spatial, padding)
-    op = WinogradConvWeightGradient(convolution(padding), tile)
+    tile, taps = form
+    x, dy = operands(n, 8 * channels[0], 8 * channels[1], spatial, padding, taps=taps)
+    op = WinogradConvWeightGradient(convolution(padding, taps), tile)
     (expected,) = op.evaluate(x.astype(np.float64), dy.astype(np.float64))
     kernel = kernel_of(op, x, dy)
     prove(kernel)
@@ -106,6 +111,15 @@ def test_errors_are_at_most_three_times_those_of_the_direct_kernel() -> None:
         found = run_kernel(kernel, [x, dy, None])[-1].reshape(expected.shape)
         errors.append(float(np.sqrt(np.mean((found - expected) ** 2))))
     assert errors[1] <= 3 * errors[0]
+
+
+def test_of_5x5_weights() -> None:
+    padding = ((2, 2), (2, 2))
+    op = WinogradConvWeightGradient(convolution(padding, 5), 2)
+    x, dy = operands(2, 8, 16, (5, 6), padding, taps=5)
+    check(lambda x, dy: [apply(op, x, dy)], x, dy, whole=False, **TOLERANCE)
+    with pytest.raises(ShapeError, match="tiles of 4x4"):
+        graph_of(lambda x, dy: apply(WinogradConvWeightGradient(op.convolution, 4), x, dy), x, dy)
 
 
 def test_an_update_is_its_epilogue() -> None:
@@ -187,7 +201,7 @@ def test_blockings_fit_the_machine(name: str, block: int) -> None:
     target = Target.named(name)
     for pairs in ((block, block), (64, 192), (512, 512), (9 * block, 5 * block)):
         for tiles in (1, 7, 64, 3136):
-            b = weight_blocking(target, DType.FLOAT32, 4, tiles, pairs, block)
+            b = weight_blocking(target, DType.FLOAT32, (4, 3), tiles, pairs, block)
             assert b.rows * b.vectors + b.vectors + 1 <= target.registers
             assert b.parts * b.repeats * b.tiles >= tiles
             assert block % b.rows == 0 == b.depth % block == b.channels % block

@@ -1,4 +1,4 @@
-"""The gradient by the weight of a 3x3 convolution, by Winograd's algorithm.
+"""The gradient by the weight of a 3x3 or 5x5 convolution, by Winograd's algorithm.
 
 Tiles are numbered over the whole batch. A task has some input channels (a *depth* of them), some
 output channels, and a part of the tiles, of which it takes some at a time:
@@ -22,7 +22,7 @@ from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
-from ..ops.toom_cook import TAPS, Matrix, transforms
+from ..ops.toom_cook import Matrix, Transforms, transforms
 from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..passes.partition import Group
 from ..types import DType, Shape
@@ -104,9 +104,13 @@ class WinogradWeight:
         return self.binding.lanes(self.dtype)
 
     @cached_property
+    def matrices(self) -> Transforms:
+        return transforms(self.op.tile, self.op.taps)
+
+    @cached_property
     def side(self) -> int:
         """Places of a transformed tile along an axis."""
-        return self.op.tile + TAPS - 1
+        return self.op.tile + self.op.taps - 1
 
     @cached_property
     def counts(self) -> tuple[int, int]:
@@ -125,7 +129,7 @@ class WinogradWeight:
         return weight_blocking(
             self.binding.target,
             self.dtype,
-            self.op.tile,
+            (self.op.tile, self.op.taps),
             self.tiles,
             (x[1] * x[-1], dy[1] * dy[-1]),
             max(x[-1], dy[-1]),
@@ -138,7 +142,7 @@ class WinogradWeight:
     @cached_property
     def operands(self) -> tuple[Operand, Operand]:
         """X and dy."""
-        matrices, size = transforms(self.op.tile), self.op.tile
+        matrices, size = self.matrices, self.op.tile
         (top, _), (left, _) = self.op.convolution.padding
         x, dy = self.binding.graph.inputs_of(self.result.node)
         inverse = tuple(zip(*matrices.inverse, strict=True))
@@ -377,9 +381,9 @@ class WinogradWeight:
     def _results(self, start: Starts, length: Lengths) -> ir.Block:
         """Transforms the sums to taps, some output channels at a time, and stores them."""
         group, channel, lane = (self.binding.var(hint) for hint in ("g", "c", "v"))
-        matrix = tuple(zip(*transforms(self.op.tile).filter, strict=True))
+        matrix = tuple(zip(*self.matrices.filter, strict=True))
         width = gcd(length["k"], self.lanes)
-        count = length["c"] * TAPS**2
+        count = length["c"] * self.op.taps**2
         taps = self.binding.local("taps", (count, width), self.dtype, Space.STACK)
 
         def element(i: Expr, j: Expr) -> Expr:
@@ -387,7 +391,7 @@ class WinogradWeight:
             return ir.Load(self.sums, at)
 
         def write(i: Expr, j: Expr, y: Expr) -> ir.Block:
-            return (ir.Store(taps, (channel * TAPS**2 + i * TAPS + j, lane), y),)
+            return (ir.Store(taps, ((channel * self.op.taps + i) * self.op.taps + j, lane), y),)
 
         inside = self._map_tile(matrix, self.side, element, write)
         vector = ir.For(lane, width, inside, LoopKind.VECTOR, self.lanes)
@@ -396,7 +400,7 @@ class WinogradWeight:
             ir.Load(taps, (row, column)),
             start["part"],
             start["k"] + group * width + column,
-            start["c"] * TAPS**2 + row,
+            start["c"] * self.op.taps**2 + row,
         )
         body = (
             ir.Alloc(taps),

@@ -1,4 +1,4 @@
-"""Gradients by the weights of 3x3 convolutions by Winograd's algorithm, where that costs less."""
+"""Gradients by weights of 3x3 and 5x5 convolutions by Winograd's algorithm where that pays."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from ..graph import Node
 from ..llvm.target import Target
 from ..ops.base import apply
 from ..ops.blocked import BlockedConvWeightGradient
-from ..ops.toom_cook import TAPS
-from ..ops.winograd_gradient import WinogradConvWeightGradient
+from ..ops.winograd_gradient import WinogradConvWeightGradient, is_possible, tiles
 from ..rewrite import Rewriter
 from ..tensor import Tensor
 from ..weight_cost_model import best_weight_tile
@@ -27,15 +26,15 @@ def winograd_gradient(
             the direct sum.
     """
     conv = op.convolution
-    plain = ((TAPS, TAPS), (1, 1), (1, 1), 1)
-    if (conv.kernel, conv.stride, conv.dilation, conv.groups) != plain:
+    if not is_possible(conv):
         return None
     x, dy = rewriter.inputs(node)
     lanes = target.lanes(x.dtype)
     if (x.shape[-1], dy.shape[-1]) != (lanes, lanes) or x.type.size == 0 or dy.type.size == 0:
         return None
+    taps = conv.kernel[0]
     if tile is None:
         height, width = dy.shape[2:4]
         pairs = x.shape[1] * lanes, dy.shape[1] * lanes
-        tile = best_weight_tile(target, x.dtype, dy.shape[0], (height, width), pairs, lanes)
-    return [apply(WinogradConvWeightGradient(conv, tile), x, dy)] if tile else None
+        tile = best_weight_tile(target, x.dtype, dy.shape[0], (height, width), pairs, lanes, taps)
+    return [apply(WinogradConvWeightGradient(conv, tile), x, dy)] if tile in tiles(taps) else None
