@@ -14,7 +14,7 @@ from .product import Product
 from .tile import Span, balanced, panels
 
 # Rows by columns of sums in registers, by the number of rows.
-_DOT_TILES = {1: (1, 4), 2: (2, 6), 3: (3, 4)}
+_DOT_TILES = {1: (1, 8), 2: (2, 6), 3: (3, 4)}
 _DOT_TILE = (4, 3)
 # Vectors of terms that all rows are multiplied by before the next ones are read.
 _DOT_TERMS = 64
