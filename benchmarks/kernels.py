@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from common import Array, Failed, Task, Worker, note
 
 import quern as qn
 from quern.compiler.driver import compile_graph
+from quern.compiler.llvm.target import Target
 from quern.compiler.ops import blocked, norm, pool
 from quern.compiler.ops.activation import Softmax
 from quern.compiler.ops.base import Op
@@ -36,7 +38,7 @@ from quern.compiler.ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from quern.compiler.ops.pointwise import Relu
 from quern.compiler.ops.winograd import WinogradWeight
 from quern.compiler.training import Descent
-from quern.compiler.types import TensorType
+from quern.compiler.types import DType, TensorType
 from quern.runtime.executable import Executable
 from quern.runtime.peaks import measured
 
@@ -127,13 +129,24 @@ def _convolution(name: str, c: int, k: int, extent: int, kernel: int, stride: in
 
 
 def _conv_graph(op: Op, a: Any, b: Any, names: tuple[str, str]) -> qn.Graph:
-    """A weight is a parameter, packed when the network is loaded; all else are inputs."""
+    """A weight is a parameter, packed when the network is loaded; all else are inputs.
+
+    In a network, both operands of a weight's gradient are in blocks of channels already; alone, the
+    compiler would not put them there for its sake.
+    """
     graph = qn.Graph("layer")
     first = graph.input(TensorType(a), names[0])
     if names[1] == "w":
         second = graph.parameter(TensorType(b), names[1])
     else:
         second = graph.input(TensorType(b), names[1])
+    if isinstance(op, ConvWeightGradient):
+        lanes = Target.host().lanes(DType.FLOAT32)
+        sizes = [math.gcd(t.shape[1], lanes) for t in (first, second)]
+        if min(sizes) > 1:
+            op = blocked.BlockedConvWeightGradient(op)
+            parts = zip((first, second), sizes, strict=True)
+            first, second = (graph.apply(blocked.Block(n), t)[0] for t, n in parts)
     (result,) = graph.apply(op, first, second)
     graph.outputs["result"] = result.value
     return graph
