@@ -116,8 +116,8 @@ class _Layout:
         if isinstance(producer.op, mv.Slice):
             (source,) = (x.graph.tensor(v) for v in x.graph.inputs_of(producer.name))
             form = in_blocks(producer.op, [source.type], producer.types)
-            spread = isinstance(source.graph.producer(source.value).op, mv.Broadcast)
-            if form and spread and not any(n % size for n in form.boundaries):
+            repeated = isinstance(source.graph.producer(source.value).op, mv.Broadcast)
+            if form and repeated and not any(n % size for n in form.boundaries):
                 return apply(form.op(size), self._blocked(source, size))
         shape = blocked_shape(x.shape, size)
         if not _is_reshape(shape):
