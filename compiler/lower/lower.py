@@ -32,6 +32,7 @@ from .conv_pool import lower_conv_pool
 from .conv_weight import lower_conv_weight
 from .matmul import lower_matmul
 from .nest import lower_nest
+from .pack import lower_pack, packs_weight
 from .pool import lower_pool
 from .pool_gradient import lower_pool_gradient
 from .scatter import lower_scatter
@@ -78,6 +79,8 @@ def lower(graph: Graph, group: Group, target: Target) -> Lowered:
     Raises:
         CompileError: there is no kernel family for the group's anchor.
     """
+    if packs_weight(graph, group):
+        return lower_pack(graph, group, target)
     if group.anchor is None:
         return lower_nest(graph, group, target)
     node = graph.node(group.anchor)
