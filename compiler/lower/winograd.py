@@ -33,15 +33,8 @@ from .elements import Index
 from .epilogue import store_results
 from .linear_map import linear_map
 from .padding import reader
-from .tile import Columns, Span, clear, most_rows, outer_product
+from .winograd_products import Products
 
-# Steps of a sum that are written out.
-_UNROLLED = 8
-# Channels whose products are added up before they are added to those of others: errors grow with
-# the length of a sum.
-_SUMMED = 128
-# Bytes that a prefetch gets.
-_LINE = 64
 # Elements between the transformed inputs of two places beyond what they take, so that these do not
 # all fall into the same sets of the first-level cache.
 _APART = 16
@@ -141,22 +134,23 @@ class Winograd:
         )
 
     @cached_property
-    def transformed(self) -> Buffer:
-        """Transformed inputs: (slot, place, [C / b, tiles, b] in a row)."""
-        row = self.read[1] * self.blocking.tiles * self.read[-1] + _APART
-        shape = (self.blocking.slots, self.side**2, row)
-        return self.binding.local("transformed", shape, self.dtype, Space.SCRATCH)
-
-    @cached_property
-    def products(self) -> Buffer:
-        """Products of a block of tiles and a panel of output channels."""
-        shape = (self.blocking.tiles, self.side**2, self.panel)
-        return self.binding.local("products", shape, self.dtype, Space.STACK)
+    def products(self) -> Products:
+        """The products, from transformed inputs in scratch to the stack."""
+        tiles, places, block = self.blocking.tiles, self.side**2, self.read[-1]
+        inputs = (self.blocking.slots, places, self.read[1] * tiles * block + _APART)
+        results = (tiles, places, self.panel)
+        return Products(
+            self.binding,
+            self.binding.local("transformed", inputs, self.dtype, Space.SCRATCH),
+            self.binding.inputs[self.weight],
+            self.binding.local("products", results, self.dtype, Space.STACK),
+            block,
+        )
 
     @property
     def note(self) -> str:
         size = f"{self.op.tile}x{self.op.tile}"
-        rows = f"{self.spans[0].length}x{self.panel}"
+        rows = f"{self.products.spans[0].length}x{self.panel}"
         return f"winograd {size}, {rows}, {self.blocking.tiles} tiles at a time"
 
     def lower(self) -> Lowered:
@@ -178,7 +172,7 @@ class Winograd:
         )
         if blocking.slots * blocking.repeats != blocking.blocks:
             body = (ir.If(block < blocking.blocks, body),)
-        body = (ir.Alloc(self.products), ir.For(number, blocking.repeats, body))
+        body = (ir.Alloc(self.products.results), ir.For(number, blocking.repeats, body))
         return (ir.For(task, blocking.slots, body, LoopKind.PARALLEL),)
 
     def _apart(self) -> ir.Block:
@@ -186,14 +180,14 @@ class Winograd:
         block, channel, panel = (self.binding.var(h) for h in ("block", "c", "panel"))
         count = self.blocking.blocks
         first = self._inputs(block, block, channel)
-        last = (ir.Alloc(self.products), *self._products_and_outputs(block, block, panel))
+        last = (ir.Alloc(self.products.results), *self._products_and_outputs(block, block, panel))
         return (
             *ir.loop_nest(((channel, self.read[1]), (block, count)), first, LoopKind.PARALLEL),
             *ir.loop_nest(((panel, self.panels), (block, count)), last, LoopKind.PARALLEL),
         )
 
     def _products_and_outputs(self, slot: Expr, block: Expr, panel: Expr) -> ir.Block:
-        return self._products(slot, panel) + self._outputs(block, panel)
+        return self.products.all(slot, panel) + self._outputs(block, panel)
 
     # -- tiles ------------------------------------------------------------------------------------
 
@@ -291,17 +285,13 @@ class Winograd:
         """Transforms the rows."""
         down = self.binding.var("i")
         values = [ir.Load(half, (down, ir.index(j))) for j in range(self.side)]
-        at = self._place(channel, number, lane)
+        at = self.products.at(channel, number, lane)
         body = self._map(
             self.matrices.data,
             values,
-            lambda j, y: (ir.Store(self.transformed, (slot, down * self.side + j, at), y),),
+            lambda j, y: (ir.Store(self.products.inputs, (slot, down * self.side + j, at), y),),
         )
         return (ir.For(down, self.side, body),)
-
-    def _place(self, channel: Expr, number: Expr, lane: Expr) -> Expr:
-        """Where a tile is in a row of transformed inputs."""
-        return (channel * self.blocking.tiles + number) * self.read[-1] + lane
 
     def _map(
         self, matrix: Matrix, values: Sequence[Expr], write: Callable[[int, Expr], ir.Block]
@@ -314,78 +304,6 @@ class Winograd:
         for i, y in enumerate(results):
             body += write(i, y)
         return body
-
-    # -- products ---------------------------------------------------------------------------------
-
-    def _products(self, slot: Expr, panel: Expr) -> ir.Block:
-        """Products of a block of tiles and a panel of output channels."""
-        place = self.binding.var("p")
-        body: ir.Block = ()
-        before = 0
-        for span in self.spans:
-            index = self.binding.var("t")
-            first = index * span.length + span.start
-            tile = self._register_tile(slot, place, panel, first, span.length, index + before)
-            body += (ir.For(index, span.count, tile),)
-            before += span.count
-        return (ir.For(place, self.side**2, body),)
-
-    @cached_property
-    def spans(self) -> list[Span]:
-        """A block of tiles in register tiles whose heights differ by at most one."""
-        vectors = -(-self.panel // self.lanes)
-        count = -(-self.blocking.tiles // most_rows(self.binding.target, vectors))
-        height, more = divmod(self.blocking.tiles, count)
-        spans = [Span(0, height + 1, more)] if more else []
-        return [*spans, Span(more * (height + 1), height, count - more)]
-
-    def _register_tile(
-        self, slot: Expr, place: Expr, panel: Expr, first: Expr, length: int, order: Expr
-    ) -> ir.Block:
-        """The products of some tiles; `order`: how many register tiles come before it."""
-        lane, row = self.binding.var("v"), self.binding.var("m")
-        columns = Columns(self.panel, self.lanes, self.dtype)
-        sums = self.binding.local("sums", (length, self.panel), self.dtype, Space.REGISTER)
-        block = self.read[-1]
-        unrolled = gcd(block, _UNROLLED)
-        group, number, part, inner = (self.binding.var(h) for h in ("s", "c", "c", "c"))
-        length_of_sum = max(1, _SUMMED // block)
-        groups = -(-self.read[1] // length_of_sum)
-        length_of_sum = -(-self.read[1] // groups)
-        channel = group * length_of_sum + number
-        within = part * unrolled + inner
-        x = ir.Load(self.transformed, (slot, place, self._place(channel, first + row, within)))
-        u = self.binding.inputs[self.weight]
-        depth = channel * block + part * unrolled
-        vectors: dict[int, Expr] = {
-            c: ir.Load(u, (panel, place, depth + inner, lane + c)) for c, _ in columns.parts
-        }
-        step = outer_product(sums, [(row, length)], columns, lane, x, vectors)
-        # Weights of the next place: each register tile asks for its share of them.
-        share = -(-unrolled // sum(span.count for span in self.spans))
-        line = _LINE // self.dtype.size
-        ahead = tuple(
-            ir.Prefetch(u, (panel, place + 1, depth + (order * share + i), ir.index(c)))
-            for i in range(share)
-            for c in range(0, self.panel, line)
-        )
-        step = (*ahead, ir.For(inner, unrolled, step, LoopKind.UNROLLED))
-        if groups * length_of_sum != self.read[1]:
-            step = (ir.If(channel < self.read[1], step),)
-        keep: dict[int, ir.Block] = {}
-        for c, _ in columns.parts:
-            at = first + row, place, lane + c
-            total: Expr = ir.Load(sums, (row, lane + c))
-            if groups > 1:
-                more = ir.binary(ir.BinaryOp.ADD, ir.Load(self.products, at), total)
-                total = ir.Select(group < 1, total, more)
-            keep[c] = (ir.Store(self.products, at, total),)
-        body = (
-            *clear(sums, length, columns, row, lane),
-            *ir.loop_nest(((number, length_of_sum), (part, block // unrolled)), step),
-            ir.For(row, length, columns.each(lane, keep), LoopKind.UNROLLED),
-        )
-        return (ir.For(group, groups, body),)
 
     # -- outputs ----------------------------------------------------------------------------------
 
@@ -412,7 +330,7 @@ class Winograd:
     def _read_products(self, half: Buffer, number: Expr, column: Expr) -> ir.Block:
         across = self.binding.var("j")
         values = [
-            ir.Load(self.products, (number, across + i * self.side, column))
+            ir.Load(self.products.results, (number, across + i * self.side, column))
             for i in range(self.side)
         ]
         body = self._map(

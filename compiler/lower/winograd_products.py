@@ -1,0 +1,149 @@
+"""The products of Winograd convolution: [tiles x C] · [C x panel] at each place of a tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd
+
+from ..loops import ir
+from ..loops.ir import Buffer, Expr, LoopKind, Space
+from .binding import Binding
+from .tile import Columns, Span, clear, most_rows, outer_product
+
+# Steps of a sum that are written out.
+_UNROLLED = 8
+# Channels whose products are added up before they are added to those of others: errors grow with
+# the length of a sum.
+_SUMMED = 128
+# Bytes that a prefetch gets.
+_LINE = 64
+
+
+@dataclass
+class Products:
+    """Products of a block of tiles and a panel of output channels.
+
+    Arguments:
+        binding: the group.
+        inputs: transformed, (slot, place, [C / block, tiles, block] in a row).
+        weight: transformed, (panel, place, C, column).
+        results: (tile, place, column).
+        block: channels in a block of the inputs.
+    """
+
+    binding: Binding
+    inputs: Buffer
+    weight: Buffer
+    results: Buffer
+    block: int
+
+    def at(self, channel: Expr, tile: Expr, lane: Expr) -> Expr:
+        """Where a tile is in a row of the inputs."""
+        return (channel * self.tiles + tile) * self.block + lane
+
+    @property
+    def tiles(self) -> int:
+        return self.results.shape[0]
+
+    @cached_property
+    def columns(self) -> Columns:
+        dtype = self.results.dtype
+        return Columns(self.results.shape[2], self.binding.lanes(dtype), dtype)
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """The tiles in register tiles whose heights differ by at most one."""
+        count = -(-self.tiles // most_rows(self.binding.target, len(self.columns.parts)))
+        height, more = divmod(self.tiles, count)
+        spans = [Span(0, height + 1, more)] if more else []
+        return [*spans, Span(more * (height + 1), height, count - more)]
+
+    @cached_property
+    def sums(self) -> tuple[int, int]:
+        """Into how many sums the channels are cut, and blocks of channels in each."""
+        blocks = self.weight.shape[2] // self.block
+        count = -(-blocks // max(1, _SUMMED // self.block))
+        return count, -(-blocks // count)
+
+    def all(self, slot: Expr, panel: Expr) -> ir.Block:
+        """The loops."""
+        place = self.binding.var("p")
+        body: ir.Block = ()
+        before = 0
+        for span in self.spans:
+            number = self.binding.var("t")
+            first = number * span.length + span.start
+            tile = self._register_tile((slot, place, panel), first, span.length, number + before)
+            body += (ir.For(number, span.count, tile),)
+            before += span.count
+        return (ir.For(place, self.results.shape[1], body),)
+
+    def _register_tile(
+        self, where: tuple[Expr, Expr, Expr], first: Expr, length: int, order: Expr
+    ) -> ir.Block:
+        """The products of some tiles; `order`: how many register tiles come before it."""
+        lane, row = self.binding.var("v"), self.binding.var("m")
+        dtype, width = self.columns.dtype, self.columns.width
+        tile = self.binding.local("sums", (length, width), dtype, Space.REGISTER)
+        part, number = self.binding.var("s"), self.binding.var("c")
+        count, blocks = self.sums
+        channel = part * blocks + number
+        step = self._steps(tile, where, channel, first, row, lane, order)
+        if count * blocks * self.block != self.weight.shape[2]:
+            step = (ir.If(channel < self.weight.shape[2] // self.block, step),)
+        keep = self._keep(tile, where[1], first, row, lane, part)
+        body = (
+            *clear(tile, length, self.columns, row, lane),
+            ir.For(number, blocks, step),
+            ir.For(row, length, keep, LoopKind.UNROLLED),
+        )
+        return (ir.For(part, count, body),)
+
+    def _steps(
+        self,
+        tile: Buffer,
+        where: tuple[Expr, Expr, Expr],
+        channel: Expr,
+        first: Expr,
+        row: ir.Var,
+        lane: ir.Var,
+        order: Expr,
+    ) -> ir.Block:
+        """Adds the products of a block of channels, and asks for weights of the next place."""
+        slot, place, panel = where
+        unrolled = gcd(self.block, _UNROLLED)
+        part, inner = self.binding.var("c"), self.binding.var("c")
+        within = part * unrolled + inner
+        x = ir.Load(self.inputs, (slot, place, self.at(channel, first + row, within)))
+        depth = channel * self.block + part * unrolled
+        vectors: dict[int, Expr] = {
+            c: ir.Load(self.weight, (panel, place, depth + inner, lane + c))
+            for c, _ in self.columns.parts
+        }
+        step = outer_product(tile, [(row, tile.shape[0])], self.columns, lane, x, vectors)
+        # Each register tile asks for its share.
+        share = -(-unrolled // sum(span.count for span in self.spans))
+        ahead = tuple(
+            ir.Prefetch(
+                self.weight, (panel, place + 1, depth + (order * share + i), ir.index(column))
+            )
+            for i in range(share)
+            for column in range(0, self.columns.width, _LINE // self.columns.dtype.size)
+        )
+        body = (*ahead, ir.For(inner, unrolled, step, LoopKind.UNROLLED))
+        return (ir.For(part, self.block // unrolled, body),)
+
+    def _keep(
+        self, tile: Buffer, place: Expr, first: Expr, row: ir.Var, lane: ir.Var, part: Expr
+    ) -> ir.Block:
+        """Stores the sums, or adds them to those of other channels."""
+        keep: dict[int, ir.Block] = {}
+        for c, _ in self.columns.parts:
+            at = first + row, place, lane + c
+            total: Expr = ir.Load(tile, (row, lane + c))
+            if self.sums[0] > 1:
+                more = ir.binary(ir.BinaryOp.ADD, ir.Load(self.results, at), total)
+                total = ir.Select(part < 1, total, more)
+            keep[c] = (ir.Store(self.results, at, total),)
+        return self.columns.each(lane, keep)
