@@ -37,7 +37,7 @@ from ..ops.pool import MaxPool, SumPool
 from ..ops.random import Philox
 from ..ops.reduce import Reduction
 from ..ops.window import Window
-from ..ops.winograd import WinogradConv
+from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..types import Shape
 
@@ -80,7 +80,7 @@ _ROLES: tuple[tuple[type[Op], Role], ...] = (
     (TakeAlongAxis, Role.MOVE),
 )
 _KNOWN: dict[type[Op], Role] = {}
-_LAYOUT = (Block, Unblock, PackWeight)
+_LAYOUT = (Block, Unblock, PackWeight, WinogradWeight)
 _SILENT = (Role.LEAF, Role.VIEW, Role.MOVE)
 _EXPENSIVE = (
     pw.Exp,
@@ -549,8 +549,9 @@ class _Partition:
         if len(text) > _MAX_NAME:
             first, last = next(iter(origins)), next(reversed(origins))
             text = f"{first}_to_{last}"[:_MAX_NAME]
-        layout = [op for n in nodes if isinstance(op := self.graph.node(n).op, _LAYOUT)]
-        if layout and all(role(self.graph.node(n).op) in _SILENT for n in nodes):
+        ops = [self.graph.node(n).op for n in nodes]
+        layout = [op for op in ops if isinstance(op, _LAYOUT)]
+        if layout and all(role(op) in _SILENT or op in layout for op in ops):
             text += f".{layout[-1].short_name}"
         prefix = {Phase.FORWARD: "", Phase.BACKWARD: "grad_", Phase.UPDATE: "update_"}[phase]
         return prefix + re.sub(r"[^A-Za-z0-9_.]", "_", text)
