@@ -22,10 +22,10 @@ _TILE_OF_DY = {4: 45, 6: 110}
 _SUMS = {4: 50, 6: 110}
 # What a task reads and writes again and again: a little more than the smallest second-level caches.
 _BYTES = 768 * 1024
-# Tiles below which all products of a direct sum may well be zeros, of one that has few pixels where
-# neither x nor dy is zero. Winograd's algorithm gives a rounding error there, which an optimizer
-# like Adam makes a whole step of.
-_FEWEST = 48
+# Pixels below which all products of a direct sum may well be zeros: in few of them neither x nor dy
+# is zero. Winograd's algorithm gives a rounding error there, which an optimizer like Adam makes a
+# whole step of.
+_FEWEST = 768
 # Products that are summed one by one: of more, the last ones would lose digits.
 _TERMS = 28
 # Cycles that adding a vector of a register tile to its sums takes, and a tile's blocks of channels.
@@ -168,9 +168,8 @@ def best_weight_tile(
     lanes = target.lanes(dtype)
     products = samples * extents[0] * extents[1] * taps**2 * pairs[0] * pairs[1]
     costs: dict[int, float] = {0: products / (MULTIPLY_ADDS * lanes * EFFICIENCY)}
-    for tile in tiles_of(taps):
+    enough = samples * extents[0] * extents[1] >= _FEWEST
+    for tile in tiles_of(taps) if enough else ():
         tiles = samples * -(-extents[0] // tile) * -(-extents[1] // tile)
-        if tiles < _FEWEST:
-            continue
         costs[tile] = weight_blocking(target, dtype, (tile, taps), tiles, pairs, block).cycles
     return min(costs, key=lambda tile: costs[tile])
