@@ -32,7 +32,7 @@ plan must not exceed ("1.5 GB"), or names of modules that become segments."""
 
 # A value this much smaller than the largest that is kept for the backward pass stays.
 _SMALL = 64
-_NUMBERS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
+_NUMBERS = (2, 3, 4, 6, 8, 12, 16, 24)
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -156,6 +156,11 @@ class _Forward:
     def _is_forward(self, node: Node) -> bool:
         return node.phase is Phase.FORWARD and not isinstance(node.op, Leaf)
 
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Where each node is in the order."""
+        return {node.name: i for i, node in enumerate(self.nodes)}
+
     # -- segments ---------------------------------------------------------------------------------
 
     def module(self, name: str) -> Segment:
@@ -172,7 +177,7 @@ class _Forward:
     def cut(self, number: int) -> list[Segment]:
         """All segments but the last."""
         kept = [self._kept_bytes(node) for node in self.nodes]
-        crossing = self._crossing()
+        crossing = self._crossing
         total, cuts, sums = sum(kept), [0], [0]
         for nbytes in kept:
             sums.append(sums[-1] + nbytes)
@@ -190,9 +195,10 @@ class _Forward:
         values = self.graph.outputs_of(node.name)
         return sum(self.graph.type_of(v).nbytes for v in values if v in memory)
 
+    @cached_property
     def _crossing(self) -> list[int]:
         """For each place between two nodes, the bytes that forward nodes behind it read across."""
-        place = {node.name: i for i, node in enumerate(self.nodes)}
+        place = self.place
         last: dict[Value, int] = {}
         for i, node in enumerate(self.nodes):
             for value in self.graph.inputs_of(node.name):
@@ -295,7 +301,7 @@ class _Repetition:
             if not there and value.node not in found:
                 found.add(value.node)
                 stack.extend(self.forward.graph.inputs_of(value.node))
-        return [node for node in self.forward.nodes if node.name in found]
+        return [self.forward.nodes[i] for i in sorted(map(self.forward.place.__getitem__, found))]
 
     def _repeat(self, rewriter: Rewriter, node: Node) -> None:
         name = rewriter.new.unique_name(f"again.{node.name}")

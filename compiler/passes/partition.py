@@ -493,10 +493,13 @@ class _Partition:
     def _finish(self) -> tuple[Group, ...]:
         names: dict[str, int] = {}
         order = {node.name: i for i, node in enumerate(self.graph.nodes())}
+        stored: dict[int, list[Value]] = {}
+        for value in self.stored:
+            stored.setdefault(self.home[value.node], []).append(value)
         groups = []
         for draft in self._sorted():
             nodes = tuple(sorted(draft.members, key=order.__getitem__))
-            outputs = tuple(v for v in self.stored if self.home[v.node] == draft.number)
+            outputs = tuple(stored.get(draft.number, ()))
             if not outputs:
                 continue  # dead nodes
             name = self._name(nodes, draft.phase)
