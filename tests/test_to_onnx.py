@@ -36,7 +36,7 @@ REFUSED = {
     "ConvWeightGradient", "MaxPoolGather", "MaxPoolGradient", "MaxPoolIndices", "Philox",
     "RandomNormal", "SumPoolGradient",
 }  # fmt: skip
-OF_THE_MACHINE = ("blocked", "winograd", "winograd_gradient")
+OF_THE_MACHINE = ("blocked", "linear", "winograd", "winograd_gradient")
 # Means something else in inference, or gives what inference does not have.
 CHANGED = {"BatchNorm", "Dropout", "MaxPool"}
 
