@@ -33,10 +33,10 @@ RNG = np.random.default_rng(0)
 
 # What inference has no need of: gradients, random numbers, layouts and algorithms of a machine.
 REFUSED = {
-    "ConvWeightGradient", "MaxPoolGather", "MaxPoolGradient", "MaxPoolIndices", "Philox",
-    "RandomNormal", "SumPoolGradient",
+    "ConvWeightGradient", "MaxPoolGather", "MaxPoolGradient", "MaxPoolIndices",
+    "PackedMatMul", "Philox", "RandomNormal", "SumPoolGradient",
 }  # fmt: skip
-OF_THE_MACHINE = ("blocked", "linear", "winograd", "winograd_gradient")
+OF_THE_MACHINE = ("blocked", "winograd", "winograd_gradient")
 # Means something else in inference, or gives what inference does not have.
 CHANGED = {"BatchNorm", "Dropout", "MaxPool"}
 
