@@ -33,6 +33,7 @@ from ..compiler.loops.ir import (
     Var,
 )
 from ..compiler.types import DType
+from .executable import aligned_copy
 from .threads import PARALLEL, get_runner
 
 _WORKING_SETS = tuple(1 << n for n in (14, 17, 19, 21, 23, 25, 28))
@@ -179,7 +180,8 @@ def _fastest(kernel: Kernel, threads: int) -> float:
     emitted = emit(kernel, _target())
     objects = compile_all({"peak": emitted.ir}, _target(), ObjectCache(), workers=1).objects
     library = jit.load([objects["peak"]])
-    arrays = [np.ones(b.shape, b.dtype.numpy) for b in kernel.buffers]
+    # Two threads that wrote to one cache line would wait for each other.
+    arrays = [aligned_copy(np.ones(b.shape, b.dtype.numpy)) for b in kernel.buffers]
     pointers = np.array([a.ctypes.data for a in arrays], np.uint64)
     (phase,) = emitted.phases
     step = (library.address(phase.symbol), int(pointers.ctypes.data), phase.extent, PARALLEL)
