@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +153,27 @@ def test_compile_takes_tune(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     x = np.random.default_rng(0).standard_normal((1, 16, 8, 8)).astype(np.float32)
     tuned = qn.compile(network, qn.spec(*x.shape), tune=True)
     np.testing.assert_allclose(tuned(x), qn.interpret(network, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "winograd"),
+    [({"tune": True}, True), ({"algorithms": "direct"}, False)],
+    ids=["tuned", "direct"],
+)
+def test_a_trainer_takes_algorithms_as_compile_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any], winograd: bool
+) -> None:
+    monkeypatch.setenv("QUERN_CACHE_DIR", str(tmp_path))
+    rigged(monkeypatch, Algorithm.F4)
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.Flatten(), nn.Linear(1024, 4))
+    network.eval()
+    trainer = qn.Trainer(network, loss="cross_entropy", optimizer=qn.optim.SGD(0.1), **options)
+    x = np.random.default_rng(0).standard_normal((4, 16, 8, 8)).astype(np.float32)
+    outputs = trainer.predict(x)
+    np.testing.assert_allclose(outputs, qn.interpret(network, x), rtol=1e-4, atol=1e-5)
+    (program,) = trainer._programs._programs.values()
+    notes = [kernel.note for kernel in program.executable.program.kernels]
+    assert any("winograd 4x4" in note for note in notes) == winograd
 
 
 def test_a_stage_does_not_count_what_stages_within_it_take() -> None:

@@ -110,6 +110,11 @@ def add_recompute(parser: argparse.ArgumentParser) -> None:
 def add_target(parser: argparse.ArgumentParser) -> None:
     """The machine to compile for, and the algorithms."""
     parser.add_argument("--target", choices=TARGETS, help="instruction set (this machine's)")
+    add_algorithms(parser)
+
+
+def add_algorithms(parser: argparse.ArgumentParser) -> None:
+    """How convolutions are computed."""
     parser.add_argument(
         "--algorithms",
         choices=ALGORITHMS,

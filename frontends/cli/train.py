@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="end when N epochs in a row were no better on the test rows",
     )
     arguments.add_recompute(parser)
+    arguments.add_algorithms(parser)
     parser.add_argument("--log", metavar="FILE", help=".csv or .jsonl, a line for every epoch")
     arguments.add_threads(parser)
 
@@ -68,6 +69,8 @@ def run(options: argparse.Namespace) -> None:
         threads=options.threads,
         seed=options.seed,
         recompute=options.recompute,
+        algorithms=options.algorithms,
+        tune=options.tune,
     )
     data = load_splits(options.data)
     print(f"{options.data}: {len(data.train):,} rows to train on, {len(data.test):,} to test on")

@@ -12,7 +12,6 @@ import numpy as np
 from ...compiler.driver import Options, compile_graph
 from ...compiler.evaluate import evaluate
 from ...compiler.ops.leaf import State as StateNode
-from ...compiler.passes.checkpoint import Checkpoint, Wanted
 from ...compiler.training import Optimizer
 from ...compiler.types import Array
 from ...runtime.data import Inputs
@@ -70,7 +69,7 @@ class Programs:
         threads: int | None,
         seed: int,
         watch_gradients: bool,
-        recompute: Wanted | None = None,
+        options: Options,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -78,7 +77,7 @@ class Programs:
         self.threads = threads
         self.seed = seed
         self.watch_gradients = watch_gradients
-        self._options = Options(checkpoint=Checkpoint.of(recompute))
+        self._options = options
         self.arrays: dict[str, Array] = {}
         self._states: dict[str, State] = {}
         self._programs: dict[Any, Program] = {}

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ...compiler.cost_model import cheapest
 from ...compiler.diagnosis import first_non_finite
+from ...compiler.driver import Options
 from ...compiler.errors import TrainingError, UsageError
 from ...compiler.guard import FINITE
+from ...compiler.passes.checkpoint import Checkpoint as Recomputed
 from ...compiler.passes.checkpoint import Wanted
 from ...compiler.types import Array
 from ...runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -22,6 +25,7 @@ from ...runtime.training import Callback, EarlyStopping, Loop, Values
 from ..nn.module import Module
 from ..nn.structure import map_structure
 from ..optim.optimizers import STEP, Optimizer
+from ..tuning import Tuner
 from .data import Data, as_rows, as_splits, evaluation_batches, rows_of, training_batches
 from .graphs import Signature
 from .objective import Loss, Metrics, Objective
@@ -52,6 +56,9 @@ class Trainer:
             not finite then ruins the model before the next loss tells of it.
         recompute: what a step computes again in its backward pass, to take less memory: a number of
             segments, "1.5 GB", names of modules, or True; see `checkpoint` of `quern.compile`.
+        algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm; see
+            `quern.compile`.
+        tune: choose algorithms by measuring them on this machine; see `quern.compile`.
     """
 
     def __init__(
@@ -65,6 +72,8 @@ class Trainer:
         seed: int = 0,
         watch_gradients: bool = True,
         recompute: Wanted | None = None,
+        algorithms: str = "fastest",
+        tune: bool = False,
     ) -> None:
         if not isinstance(model, Module):
             raise UsageError(f"a Trainer trains an nn.Module, this is {type(model).__name__}")
@@ -74,8 +83,13 @@ class Trainer:
         self.optimizer = optimizer
         self.seed = seed
         objective = Objective.of(loss, metrics)
+        options = Options(
+            algorithms=algorithms,
+            checkpoint=Recomputed.of(recompute),
+            choose=Tuner(threads).choose if tune else cheapest,
+        )
         self._programs = Programs(
-            model, objective, optimizer, threads, seed, watch_gradients, recompute
+            model, objective, optimizer, threads, seed, watch_gradients, options
         )
         self._signature: Signature | None = None
 
