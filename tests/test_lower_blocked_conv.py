@@ -123,6 +123,16 @@ CASES = {
     "1x1 in zeros": Case(1, 8, 8, (5, 5), square(1, padding=1), panel=8),
     "depthwise": Case(2, 1, 1, (9, 20), square(3, padding=1), groups=24, panel=8),
     "depthwise, strided": Case(1, 1, 1, (9, 20), square(3, 2, 1), groups=16, panel=8),
+    "depthwise 5x5": Case(1, 1, 1, (6, 31), square(5, 1, 2), groups=8, panel=8),
+    "depthwise 7x7, strided": Case(1, 1, 1, (9, 40), square(7, 2, 3), groups=8, panel=8),
+    "depthwise, far taps": Case(1, 1, 1, (9, 40), square(3, 1, 5, 5), groups=8, panel=8),
+    "depthwise, stride 3": Case(2, 1, 1, (8, 29), square(2, 3, 1), (4, 4), 8, 12),
+    "depthwise, long": Case(
+        1, 1, 1, (50,), Window((12,), (1,), ((3, 8),), (1,)), panel=8, groups=8
+    ),
+    "depthwise, 3-D": Case(
+        2, 1, 1, (4, 5, 9), Window((3, 2, 3), (2, 1, 1), ((1, 1),) * 3, (1,) * 3), panel=8, groups=8
+    ),
     "two outputs a channel": Case(1, 1, 2, (6, 7), square(3, padding=1), groups=8, panel=8),
     "groups of 4": Case(2, 4, 4, (9, 8), square(3, padding=1), groups=4, panel=8),
     "groups of 12": Case(1, 12, 12, (5, 8), square(3, padding=1), groups=2, panel=16),
@@ -185,6 +195,14 @@ def cases(draw: Any) -> Case:
 @settings(max_examples=10)
 @given(cases())
 def test_any_geometry(case: Case) -> None:
+    case.check(**tolerance(case))
+
+
+@settings(max_examples=10)
+@given(cases(), st.sampled_from([(8, 8), (12, 4), (24, 8)]))
+def test_any_depthwise_geometry(case: Case, channels: tuple[int, int]) -> None:
+    groups, block = channels
+    case = replace(case, inputs=1, outputs=1, groups=groups, blocks=(block, block))
     case.check(**tolerance(case))
 
 
@@ -260,7 +278,9 @@ def test_other_targets(name: str) -> None:
                 np.testing.assert_allclose(whole, expected[value], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["3x3", "1x1", "groups of 4", "depthwise, strided", "3-D"])
+@pytest.mark.parametrize(
+    "name", ["3x3", "1x1", "groups of 4", "depthwise, strided", "3-D", "depthwise, 3-D"]
+)
 def test_iterations_are_independent(name: str) -> None:
     case = CASES[name]
     for way in (case.forward(), case.backward()):

@@ -30,6 +30,7 @@ from .blocked_pool import PooledTasks
 from .blocked_task import Tasks, divided
 from .contraction import Axis, Contraction, Factor, Place, Tiling
 from .conv import Gather, Part
+from .depthwise import depthwise_form, lower_depthwise
 from .elements import Index
 from .padding import reader
 from .slide import Slide
@@ -226,6 +227,10 @@ class BlockedGather(Gather):
     # -- loops ------------------------------------------------------------------------------------
 
     def lower(self) -> Lowered:
+        if self.is_depthwise and self.binding.group.pool is None:
+            form = depthwise_form(self)
+            if form is not None:
+                return lower_depthwise(self, form)
         parts = [self.part(slides) for slides in self.slides()]
         body: ir.Block = ()
         for part in parts:
