@@ -33,6 +33,9 @@ _PAGE_BYTES = 4096
 # Rows of a task, and tasks that are enough for all threads.
 _ROWS = 48
 _TASKS = 16
+# Up to so many terms the results are what takes time; then a task's columns are so many bytes long.
+_FEW_TERMS = 96
+_LONG_BYTES = 8192
 
 
 @dataclass
@@ -85,13 +88,19 @@ class BlockedProduct:
         spans = panels(self.product.columns, self.width)
         count = sum(span.count for span in spans)
         wanted = -(-_TASKS // rows)
-        most = _SUM_BYTES // (self.width * self.product.dtype.size)
+        size = _LONG_BYTES if self.along_rows else _SUM_BYTES
+        most = size // (self.width * self.product.dtype.size)
         return _grouped(spans, max(1, min(most, count // wanted)))
 
     @cached_property
     def packs_inside(self) -> bool:
         """Whether tasks pack their own columns, as no other task needs them."""
         return sum(span.count for span, _ in self.row_tasks) == 1
+
+    @property
+    def along_rows(self) -> bool:
+        """Whether tasks go along their rows, as results and what is read for them lie in memory."""
+        return not self.packs_inside and self.product.depth <= _FEW_TERMS
 
     @cached_property
     def packs_left(self) -> bool:
@@ -242,6 +251,8 @@ class Task:
     def _chunk(self, term: Expr, terms: int) -> ir.Block:
         """Adds the products of some terms to all sums."""
         body = self._pack_left(term, terms)
+        if self.whole.along_rows:
+            return body + self._along_rows(term, terms)
         for span in self.panels:
             panel = self.var("panel")
             column = panel * span.length + span.start
@@ -254,6 +265,20 @@ class Task:
                 tile = self._tile(kind, number, column, span.length, term, terms)
                 tiles += (ir.For(number, block.count, tile),)
             body += (ir.For(panel, span.count, tiles),)
+        return body
+
+    def _along_rows(self, term: Expr, terms: int) -> ir.Block:
+        """Adds the products of some terms, all panels of a block of rows before the next block."""
+        body: ir.Block = ()
+        for kind, block in enumerate(self.blocks):
+            number = self.var("block")
+            tiles: ir.Block = ()
+            for span in self.panels:
+                panel = self.var("panel")
+                column = panel * span.length + span.start
+                tile = self._tile(kind, number, column, span.length, term, terms)
+                tiles += (ir.For(panel, span.count, tile),)
+            body += (ir.For(number, block.count, tiles),)
         return body
 
     def _pack_left(self, term: Expr, terms: int) -> ir.Block:
