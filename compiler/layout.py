@@ -171,8 +171,8 @@ class _Layout:
         outer, inner = many * w.shape[0] // op.groups, many * w.shape[1]
         depth, channels = (inner, outer) if isinstance(op, Conv) else (outer, inner)
         if depth % read or channels % written:
-            return None
-        if channels < lanes and max(self._size(x), written) <= 1:
+            read = written = 1
+        if channels < lanes and max(min(self._size(x), read), written) <= 1:
             return None
         whole = replace(op, groups=op.groups // many)
         return [self._gather(whole, x, _merged(w, op.groups, many), read, written)]

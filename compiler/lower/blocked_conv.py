@@ -1,6 +1,6 @@
 """Convolution, and its transpose by x, of values in blocks of channels.
 
-The sum is that of `conv.py`; vectors always lie along the output channels, whose weights come
+The sum is that of `gather.py`; vectors always lie along the output channels, whose weights come
 packed side by side. The input channels are summed block by block, so that addresses are affine.
 
 What a task reads again and again stays in the second-level cache (`cut.py`): it takes a band of
@@ -21,7 +21,6 @@ from ..loops import ir
 from ..loops.ir import Expr
 from ..ops.blocked import BlockedConv, plain_shape
 from ..ops.conv import Convolution
-from ..ops.pool import MaxPool
 from ..passes.partition import Group
 from ..types import Shape, TensorType
 from .bands import row_length
@@ -29,14 +28,15 @@ from .binding import Binding, Lowered
 from .blocked_pool import PooledTasks
 from .blocked_task import Tasks, divided
 from .contraction import Axis, Contraction, Factor, Place, Tiling
-from .conv import Gather, Part
 from .depthwise import depthwise_form, lower_depthwise
 from .elements import Index
+from .gather import Gather, Part
 from .padding import reader
+from .pool import pooling_behind
 from .slide import Slide
 from .space import aligned_values, is_rigid
 from .tile import VECTORS
-from .windows import WindowAxis, window_axes
+from .windows import WindowAxis
 
 # The most vectors in a panel.
 _WIDEST = 3
@@ -149,10 +149,6 @@ class BlockedGather(Gather):
         return Axis("n", self.shape[0]) if joins else Axis("n", self.shape[0], 1)
 
     @cached_property
-    def channel(self) -> Axis:
-        return Axis("k", self.shape[1] // self.group.extent)
-
-    @cached_property
     def channels(self) -> int:
         """Input channels of a group."""
         return plain_shape(self.source_shape)[1] // self.op.groups
@@ -178,6 +174,7 @@ class BlockedGather(Gather):
         return math.gcd(self.channel.extent, self.blocked_op.block)
 
     def slides(self) -> list[tuple[Slide, ...]]:
+        """The slides of each part."""
         if self.flat:
             return [(Slide(self.shape[2], (0, 1), 1, 0, 1, 1, (0, 1)),)]
         return self.slides_of(self.blocked_op.weight[2:], plain_shape(self.source_shape))
@@ -191,11 +188,10 @@ class BlockedGather(Gather):
     @property
     def pooled_rows(self) -> WindowAxis:
         """The windows of the pooling along the last spatial axis."""
-        op = self.binding.graph.node(self.binding.group.pool or "").op
-        assert isinstance(op, MaxPool)
-        return window_axes(op.window, self.binding.shape(self.result)[2:])[-2]
+        return pooling_behind(self.binding).axes[-2]
 
     def part(self, slides: Sequence[Slide]) -> Part:
+        """The outputs of some slides."""
         return self.part_of(slides, self.binding.shape(self.weight)[-1])
 
     def part_of(self, slides: Sequence[Slide], panel: int) -> Part:

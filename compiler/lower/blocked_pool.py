@@ -7,29 +7,17 @@ the stack, then their maxima. Rows that two bands need are computed twice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..graph import Value
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind
-from ..ops.pool import MaxPool
 from .bands import row_length, rows_of
 from .blocked_task import Tasks, divided
 from .contraction import Axis, Place
-from .elements import Elements, Index
-from .pool import Pooling
+from .elements import Index
+from .pool import Pooling, pooling_behind
 from .windows import WindowAxis, guarded
-
-
-@dataclass
-class _Windows(Pooling):
-    """Pooling of what `read` gives."""
-
-    read: Callable[[Index], Expr]
-
-    def element(self, elements: Elements, index: Index) -> Expr:
-        return self.read(index)
 
 
 @dataclass
@@ -37,20 +25,13 @@ class PooledTasks(Tasks):
     """The tasks of what is pooled."""
 
     @cached_property
-    def pool(self) -> Value:
-        assert self.conv.binding.group.pool is not None
-        return Value(self.conv.binding.group.pool)
-
-    @cached_property
-    def pool_op(self) -> MaxPool:
-        op = self.conv.binding.graph.node(self.pool.node).op
-        assert isinstance(op, MaxPool)
-        return op
+    def pooling(self) -> Pooling:
+        return pooling_behind(self.conv.binding)
 
     @cached_property
     def windows(self) -> tuple[WindowAxis, ...]:
         """The windows along each spatial axis."""
-        return Pooling(self.conv.binding, self.pool, self.pool_op).axes[:-1]
+        return self.pooling.axes[:-1]
 
     def along(self, axis: Axis) -> WindowAxis:
         """The windows along an axis."""
@@ -94,12 +75,8 @@ class PooledTasks(Tasks):
 
     def keep(self, x: Expr, place: Place) -> tuple[ir.Block, Expr]:
         """What is pooled, from the convolution's result."""
-        conv = self.conv
-        elements = conv.binding.elements()
-        elements.given[conv.result] = elements.name(x, "result")
-        (pooled,) = conv.binding.graph.inputs_of(self.pool.node)
-        value = elements.at(pooled, conv.index(self.part, self.absolute(place)))
-        return elements.take_block(), value
+        index = self.conv.index(self.part, self.absolute(place))
+        return self.pooling.given(self.conv.result, x, index)
 
     def finish(self) -> ir.Block:
         return (*self._keep_sums(), *self.over_panels(self._pool))
@@ -148,7 +125,7 @@ class PooledTasks(Tasks):
         size = conv.blocked_op.block
         major, minor = divided(channel, size)
         index = (self.origin[conv.batch], major, *windows, minor)
-        pooling = _Windows(conv.binding, self.pool, self.pool_op, self._read(panel, column))
+        pooling = replace(self.pooling, read=self._read(panel, column))
         every = [axis.has_padding for axis in self.windows[:-1]] + [touches, False]
         body = pooling.window_touching(index, every)
         body = (ir.For(lane, width, body, LoopKind.VECTOR, conv.lanes),)

@@ -24,7 +24,7 @@ from .windows import guarded
 
 if TYPE_CHECKING:
     from .blocked_conv import BlockedGather
-    from .conv import Part
+    from .gather import Part
 
 
 def divided(channel: Expr, block: int) -> tuple[Expr, Expr]:

@@ -262,61 +262,6 @@ def over_blocks(
     return result
 
 
-def over_chunks(
-    binding: Binding,
-    spans: Mapping[Axis, Sequence[Span]],
-    chunks: Mapping[Axis, int],
-    inner: Sequence[Axis],
-    body: Callable[[Block], ir.Block],
-) -> ir.Block:
-    """Parallel loops over chunks of blocks, and loops over the blocks of a chunk.
-
-    What remains of an axis behind its blocks of equal length belongs to its last chunk.
-
-    Arguments:
-        binding: the group.
-        spans: the blocks of each axis.
-        chunks: how many blocks of an axis a task takes, outermost loop first. A task takes all of
-            an axis that is not named.
-        inner: axes of the outermost loops inside of a task.
-        body: what is done with a block.
-    """
-    tasks: dict[Axis, tuple[Expr, int]] = {}
-    loops: list[tuple[ir.Var, int]] = []
-    for axis, chunk in chunks.items():
-        extent = -(-spans[axis][0].count // chunk) if spans[axis] else 0
-        task = binding.var(axis.name)
-        tasks[axis] = task, extent
-        loops.append((task, extent))
-
-    def nest(axes: Sequence[Axis], block: Block) -> ir.Block:
-        if not axes:
-            return body(block)
-        axis, *rest = axes
-        task, of = tasks.get(axis, (ir.index(0), 1))
-        result: ir.Block = ()
-        for position, span in enumerate(spans[axis]):
-            # Behind the blocks of equal length, the last task does what remains.
-            extent = min(chunks.get(axis, span.count), span.count) if position == 0 else span.count
-            var = binding.var(axis.name)
-            number: Expr = var if extent > 1 else ir.index(0)
-            condition = None
-            if position == 0:
-                number = task * extent + number
-                condition = number < span.count if span.count % extent else None
-            elif of > 1:
-                condition = task >= of - 1
-            start = number * span.length + span.start
-            inside = nest(rest, block | Block({axis: start}, {axis: span.length}))
-            if condition is not None:
-                inside = (ir.If(condition, inside),)
-            result += (ir.For(var, extent, inside),) if extent > 1 else inside
-        return result
-
-    axes = [*inner, *(axis for axis in spans if axis not in inner)]
-    return ir.loop_nest(tuple(loops), nest(axes, Block({}, {})), LoopKind.PARALLEL)
-
-
 def register_tile(
     binding: Binding,
     form: Contraction,
@@ -377,15 +322,3 @@ def register_tile(
         *ir.loop_nest(steps, step),
         *ir.loop_nest(loops, results.each(lane, finish), LoopKind.UNROLLED),
     )
-
-
-def store_lanes(
-    buffer: Buffer, index: Index, lane: ir.Var, width: int, value: Expr, form: Contraction
-) -> ir.Block:
-    """Stores a row of values side by side, and zeros behind them up to a whole vector."""
-    fill = form.whole(width) - width
-    zero = ir.Const(0.0, buffer.dtype)
-    stores = [(width, ir.Store(buffer, (*index, lane), value))]
-    if fill:
-        stores.append((fill, ir.Store(buffer, (*index, lane + width), zero)))
-    return tuple(ir.For(lane, n, (store,), LoopKind.VECTOR, form.lanes) for n, store in stores)

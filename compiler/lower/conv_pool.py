@@ -1,4 +1,4 @@
-"""Convolution, its epilogue, and max-pooling in one kernel.
+"""Convolution of plain values, its epilogue, and max-pooling in one kernel.
 
 What is pooled never gets into memory: a task computes the rows that a band of windows needs onto
 the stack, then their maxima. Rows that two bands need are computed twice.
@@ -7,21 +7,21 @@ the stack, then their maxima. Rows that two bands need are computed twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
-from ..ops.pool import MaxPool
 from ..passes.partition import Group
 from .bands import band_height, row_length, rows_of
 from .binding import Binding, Lowered
-from .contraction import Axis, Block, Place, Tiling, over_blocks, register_tile
-from .conv import Gather, Part
-from .elements import Elements, Index
-from .pool import Pooling
+from .contraction import Axis, Block, Place, over_blocks, register_tile
+from .conv import PlainConv
+from .elements import Index
+from .gather import Part
+from .pool import Pooling, pooling_behind
 from .slide import Slide
 from .tile import Span, balanced
 from .windows import WindowAxis, guarded
@@ -34,34 +34,17 @@ def lower_conv_pool(graph: Graph, group: Group, target: Target) -> Lowered:
 
 
 @dataclass
-class _Windows(Pooling):
-    """Pooling of what `read` gives."""
-
-    read: Callable[[Index], Expr]
-
-    def element(self, elements: Elements, index: Index) -> Expr:
-        return self.read(index)
-
-
-@dataclass
-class PooledConv(Gather):
+class PooledConv(PlainConv):
     """One convolution that is pooled."""
 
     @cached_property
-    def pool(self) -> Value:
-        assert self.binding.group.pool is not None
-        return Value(self.binding.group.pool)
+    def pooling(self) -> Pooling:
+        return pooling_behind(self.binding)
 
-    @cached_property
-    def pool_op(self) -> MaxPool:
-        op = self.binding.graph.node(self.pool.node).op
-        assert isinstance(op, MaxPool)
-        return op
-
-    @cached_property
+    @property
     def axes(self) -> tuple[WindowAxis, ...]:
         """The windows of the pooling."""
-        return Pooling(self.binding, self.pool, self.pool_op).axes
+        return self.pooling.axes
 
     @cached_property
     def batch(self) -> Axis:
@@ -76,37 +59,27 @@ class PooledConv(Gather):
     def outputs(self, slides: Sequence[Slide]) -> tuple[Axis, ...]:
         """Row by row, as far as windows read them."""
         *outer, row = super().outputs(slides)
-        rows = (Axis(axis.name, axis.extent, 1) for axis in outer)
+        rows = (replace(axis, most=1) for axis in outer)
         return (*rows, Axis(row.name, row_length(self.axes[-1])))
 
-    def store_cost(self, slides: Sequence[Slide], in_channels: bool) -> float:
+    def store_cost(self, slides: Sequence[Slide]) -> float:
         """On the stack, vectors are stored as they are."""
         return 1
 
     def lower(self) -> Lowered:
-        (slides,) = self.slides()
-        part = self.part(slides)
-        body = self.read_padded([part]) + self.pack(part)
-        tilings = part.form.tilings
-        for some in [[t] for t in tilings] if part.in_channels else [list(tilings)]:
-            body += self._bands(part, some)
-        window = "x".join(map(str, self.pool_op.kernel))
+        (part,) = self.parts()
+        body = self.read_padded([part]) + self._bands(part)
+        window = "x".join(map(str, self.pooling.op.kernel))
         return self.binding.finish(body, f"{part.note}, pooled {window}")
 
-    def _bands(self, part: Part, tilings: Sequence[Tiling]) -> ir.Block:
+    def _bands(self, part: Part) -> ir.Block:
         """All bands; a band takes all tilings of its rows."""
+        tilings = part.form.tilings
         if not tilings:
             return ()
-        form, row = part.form, part.outputs[-1]
-        channels: Sequence[Span]
-        columns: Sequence[Span]
-        if part.in_channels:
-            channels, columns = [tilings[0].columns], tilings[0].blocks[row]
-            width = form.whole(tilings[0].columns.length)
-        else:
-            channels = tilings[0].blocks[self.channel]
-            columns = [tiling.columns for tiling in tilings]
-            width = channels[0].length if channels else 1
+        channels = tilings[0].blocks[self.channel]
+        columns = [tiling.columns for tiling in tilings]
+        width = channels[0].length if channels else 1
         height = band_height(self.axes, width * self.dtype.size)
         spans: dict[Axis, Sequence[Span]] = {
             self.group: [Span(0, 1, self.group.extent)],
@@ -118,7 +91,7 @@ class PooledConv(Gather):
         tasks = {axis: spans[axis] for axis in self.order(part, (self.batch, *self.bands))}
 
         def task(block: Block) -> ir.Block:
-            return _Band(self, part, block).body({row: columns})
+            return _Band(self, part, block).body(columns)
 
         return over_blocks(self.binding, tasks, task, LoopKind.PARALLEL)
 
@@ -154,40 +127,32 @@ class _Band:
 
     @cached_property
     def rows(self) -> Buffer:
-        """What is pooled: [*rows][place][channel], or [channel][*rows][place]."""
-        channels = self.task.length[self.conv.channel]
-        places = (*self.heights, self.part.outputs[-1].extent)
-        if self.part.in_channels:
-            shape = (*places, self.part.form.whole(channels))
-        else:
-            shape = (channels, *places)
+        """What is pooled: [channel][*rows][place]."""
+        shape = (
+            self.task.length[self.conv.channel],
+            *self.heights,
+            self.part.outputs[-1].extent,
+        )
         return self.conv.binding.local("rows", shape, self.conv.dtype, Space.STACK)
 
-    def at(self, channel: Expr, rows: Sequence[Expr], place: Expr) -> Index:
-        """Index into `rows`."""
-        if self.part.in_channels:
-            return (*rows, place, channel)
-        return (channel, *rows, place)
-
-    def body(self, columns: dict[Axis, Sequence[Span]]) -> ir.Block:
+    def body(self, columns: Sequence[Span]) -> ir.Block:
         return (ir.Alloc(self.rows), *self._compute(columns), *self._pool())
 
     # -- rows of the convolution ------------------------------------------------------------------
 
-    def _compute(self, columns: dict[Axis, Sequence[Span]]) -> ir.Block:
+    def _compute(self, columns: Sequence[Span]) -> ir.Block:
         binding, outputs = self.conv.binding, self.part.outputs
         rows = [binding.var(axis.name) for axis in outputs[:-1]]
         places = [first + row for first, row in zip(self.first, rows, strict=True)]
         line = Block(dict(zip(outputs[:-1], places, strict=True)), dict.fromkeys(outputs[:-1], 1))
 
         def tile(block: Block) -> ir.Block:
-            whole = self.task | line | block
             return register_tile(
                 binding,
                 self.part.form,
                 self.conv.dtype,
-                whole,
-                lambda place: self.conv.multiply(self.part, whole, place),
+                self.task | line | block,
+                lambda place: self.conv.multiply(self.part, place),
                 lambda x, place: self._keep(x, rows, place),
             )
 
@@ -196,19 +161,16 @@ class _Band:
             for axis, place in zip(self.conv.axes[:-1], places, strict=True)
             if axis.low or rows_of(axis, axis.windows) - axis.low > axis.extent
         ]
-        body = guarded(conditions, over_blocks(binding, columns, tile))
+        body = guarded(conditions, over_blocks(binding, {outputs[-1]: columns}, tile))
         return ir.loop_nest(tuple(zip(rows, self.heights, strict=True)), body)
 
     def _keep(self, x: Expr, rows: Sequence[Expr], place: Place) -> ir.Block:
         """Puts what is pooled onto the stack."""
         conv = self.conv
-        elements = conv.binding.elements()
-        elements.given[conv.result] = elements.name(x, "result")
-        (pooled,) = conv.binding.graph.inputs_of(conv.pool.node)
-        value = elements.at(pooled, conv.index(self.part, place))
+        body, value = conv.pooling.given(conv.result, x, conv.index(self.part, place))
         channel = place[conv.channel] - self.task.start[conv.channel]
-        index = self.at(channel, rows, place[self.part.outputs[-1]])
-        return (*elements.take_block(), ir.Store(self.rows, index, value))
+        index = (channel, *rows, place[self.part.outputs[-1]])
+        return (*body, ir.Store(self.rows, index, value))
 
     # -- windows ----------------------------------------------------------------------------------
 
@@ -218,25 +180,19 @@ class _Band:
         bands = [(conv.binding.var(axis.name), task.length[axis]) for axis in conv.bands]
         numbers = [task.start[axis] + var for axis, (var, _) in zip(conv.bands, bands, strict=True)]
         start = task.start[conv.group] * conv.channel.extent + task.start[conv.channel]
-        windows = _Windows(conv.binding, conv.pool, conv.pool_op, self._read(start))
-        extent = task.length[conv.channel]
+        pooling = replace(conv.pooling, read=self._read(start))
         body: ir.Block = ()
         for span, touches in conv.axes[-1].spans:
             index = (task.start[conv.batch], start + channel, *numbers, column + span.start)
-            window = windows.window(index, touches)
-            if self.part.in_channels:
-                window = (ir.For(channel, extent, window, LoopKind.VECTOR, conv.lanes),)
-                body += (ir.For(column, span.length, window),)
-            else:
-                kind = LoopKind.SERIAL if touches else LoopKind.VECTOR
-                body += (ir.For(column, span.length, window, kind, 1 if touches else conv.lanes),)
-        if not self.part.in_channels:
-            body = (ir.For(channel, extent, body),)
+            kind = LoopKind.SERIAL if touches else LoopKind.VECTOR
+            lanes = 1 if touches else conv.lanes
+            body += (ir.For(column, span.length, pooling.window(index, touches), kind, lanes),)
+        body = (ir.For(channel, task.length[conv.channel], body),)
         return ir.loop_nest(tuple(bands), body)
 
     def _read(self, start: Expr) -> Callable[[Index], Expr]:
         def read(index: Index) -> Expr:
             rows = [place - first for place, first in zip(index[2:-1], self.first, strict=True)]
-            return ir.Load(self.rows, self.at(index[1] - start, rows, index[-1]))
+            return ir.Load(self.rows, (index[1] - start, *rows, index[-1]))
 
         return read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,8 @@ from ..loops import ir
 from ..loops.ir import Const, Expr, Function, LoopKind, ReduceOp, Space
 from ..ops.pool import MaxPool, MaxPoolGather, Pool
 from ..passes.partition import Group
-from ..types import DType, Shape
+from ..types import DType
+from .anchored import Anchored
 from .binding import Binding, Lowered
 from .elements import Elements, Index
 from .epilogue import store_results
@@ -28,25 +29,25 @@ def lower_pool(graph: Graph, group: Group, target: Target) -> Lowered:
     return Pooling(Binding(graph, group, target), Value(group.anchor), op).lower()
 
 
+def pooling_behind(binding: Binding) -> Pooling:
+    """The max-pool behind the anchor of a group."""
+    assert binding.group.pool is not None
+    op = binding.graph.node(binding.group.pool).op
+    assert isinstance(op, MaxPool)
+    return Pooling(binding, Value(binding.group.pool), op)
+
+
 @dataclass
-class Pooling:
-    """Builds the loops of one pooling operation."""
+class Pooling(Anchored):
+    """Builds the loops of one pooling operation.
 
-    binding: Binding
-    result: Value
+    Arguments:
+        op: what it computes.
+        read: elements of its input; None: they follow from what the group reads.
+    """
+
     op: Pool
-
-    @cached_property
-    def inputs(self) -> tuple[Value, ...]:
-        return tuple(self.binding.graph.inputs_of(self.result.node))
-
-    @cached_property
-    def shape(self) -> Shape:
-        return self.binding.graph.type_of(self.result).shape
-
-    @cached_property
-    def dtype(self) -> DType:
-        return self.binding.graph.type_of(self.result).dtype
+    read: Callable[[Index], Expr] | None = None
 
     @cached_property
     def axes(self) -> tuple[WindowAxis, ...]:
@@ -190,12 +191,19 @@ class Pooling:
         parts = tuple(self.binding.var("k") for _ in self.axes)
         places = (a.place(w, k) for a, w, k in zip(self.axes, index[2:], parts, strict=True))
         elements = self.binding.elements()
-        x = self.element(elements, (*index[:2], *places))
+        x = self._element(elements, (*index[:2], *places))
         return parts, elements.name(x, "x"), elements.take_block()
 
-    def element(self, elements: Elements, index: Index) -> Expr:
+    def _element(self, elements: Elements, index: Index) -> Expr:
         """The element of the input at a place."""
-        return elements.at(self.inputs[0], index)
+        return elements.at(self.inputs[0], index) if self.read is None else self.read(index)
+
+    def given(self, anchor: Value, x: Expr, index: Index) -> tuple[ir.Block, Expr]:
+        """The element of the input at a place, from what the group's anchor gives there."""
+        elements = self.binding.elements()
+        elements.given[anchor] = elements.name(x, "result")
+        element = elements.at(self.inputs[0], index)
+        return elements.take_block(), element
 
     def _gather(self, index: Index) -> ir.Block:
         """The element at the position that the data name, zero where that is padding."""

@@ -5,19 +5,18 @@ Windows lie inside of tiles: what is pooled stays on the stack, a tile at a time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, Space
-from ..ops.pool import MaxPool
 from ..passes.partition import Group
 from .binding import Binding, Lowered
-from .elements import Elements, Index
-from .pool import Pooling
+from .elements import Index
+from .pool import Pooling, pooling_behind
 from .windows import guarded
 from .winograd import Winograd
 
@@ -29,33 +28,16 @@ def lower_winograd_pool(graph: Graph, group: Group, target: Target) -> Lowered:
 
 
 @dataclass
-class _Windows(Pooling):
-    """Pooling of what `read` gives."""
-
-    read: Callable[[Index], Expr]
-
-    def element(self, elements: Elements, index: Index) -> Expr:
-        return self.read(index)
-
-
-@dataclass
 class PooledWinograd(Winograd):
     """One convolution that is pooled."""
 
     @cached_property
-    def pool(self) -> Value:
-        assert self.binding.group.pool is not None
-        return Value(self.binding.group.pool)
-
-    @cached_property
-    def pool_op(self) -> MaxPool:
-        op = self.binding.graph.node(self.pool.node).op
-        assert isinstance(op, MaxPool)
-        return op
+    def pooling(self) -> Pooling:
+        return pooling_behind(self.binding)
 
     @property
     def note(self) -> str:
-        return f"{super().note}, pooled {'x'.join(map(str, self.pool_op.kernel[:2]))}"
+        return f"{super().note}, pooled {'x'.join(map(str, self.pooling.op.kernel[:2]))}"
 
     @cached_property
     def results(self) -> Buffer:
@@ -70,17 +52,14 @@ class PooledWinograd(Winograd):
         return (ir.Alloc(self.results), *whole, *self._pool(image, channel, lane, tile))
 
     def write(self, y: Expr, index: Index, place: Index) -> ir.Block:
-        elements = self.binding.elements()
-        elements.given[self.result] = elements.name(y, "result")
-        (pooled,) = self.binding.graph.inputs_of(self.pool.node)
-        value = elements.at(pooled, index)
-        return (*elements.take_block(), ir.Store(self.results, place, value))
+        body, x = self.pooling.given(self.result, y, index)
+        return (*body, ir.Store(self.results, place, x))
 
     def _pool(self, image: Expr, channel: Expr, lane: Expr, tile: Sequence[Expr]) -> ir.Block:
         """The windows of a tile."""
-        shape = self.binding.graph.type_of(self.pool).shape
+        shape = self.pooling.shape
         size = shape[-1]
-        counts = [self.op.tile // n for n in self.pool_op.kernel[:2]]
+        counts = [self.op.tile // n for n in self.pooling.op.kernel[:2]]
         loops = [(self.binding.var(hint), n) for hint, n in zip("hw", counts, strict=True)]
         places = [t * n + var for t, (var, n) in zip(tile, loops, strict=True)]
 
@@ -88,7 +67,7 @@ class PooledWinograd(Winograd):
             within = (i - t * self.op.tile for i, t in zip(index[2:4], tile, strict=True))
             return ir.Load(self.results, tuple(within))
 
-        windows = _Windows(self.binding, self.pool, self.pool_op, read)
+        windows = replace(self.pooling, read=read)
         index = (image, channel // size, *places, channel % size + lane)
         inside = [
             place < extent
