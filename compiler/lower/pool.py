@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 from ..graph import Graph, Value
 from ..llvm.target import Target
@@ -18,7 +19,7 @@ from .binding import Binding, Lowered
 from .elements import Elements, Index
 from .epilogue import store_results
 from .tile import Span
-from .windows import WindowAxis, over_parts, part_number, parts_of, window_axes
+from .windows import UNROLLED, WindowAxis, over_parts, part_number, parts_of, window_axes
 
 
 def lower_pool(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -151,16 +152,16 @@ class Pooling(Anchored):
 
     def _maximum_and_position(self, index: Index, touches: Sequence[bool]) -> ir.Block:
         """The maximum, and the number of the first part that holds it."""
+        if not any(touches) and self.op.window.size <= UNROLLED:
+            return self._tournament(index)
         best = self.binding.local("best", (), self.dtype, Space.REGISTER)
         where = self.binding.local("where", (), DType.INT32, Space.REGISTER)
         parts, x, body = self._part(index)
         now = ir.Load(best, ())
-        # A NaN is not <= anything; the first one stays.
-        larger = ir.Call(Function.NOT, x <= now) & ir.Call(Function.NOT, _is_nan(now))
-        better = ir.Var(self.binding.var("better").name, DType.BOOL)
+        better = self._named("better", DType.BOOL)
         number = ir.Cast(part_number(self.axes, parts), DType.INT32)
         body += (
-            ir.Let(better, larger),
+            ir.Let(better, _wins(x, now)),
             ir.Store(where, (), ir.Select(better, number, ir.Load(where, ()))),
             ir.Store(best, (), ir.Select(better, x, now)),
         )
@@ -171,20 +172,66 @@ class Pooling(Anchored):
                 for axis, window, test in zip(self.axes, index[2:], touches, strict=True)
             ),
         )
-        position = Value(self.result.node, 1)
-        position_dtype = self.binding.graph.type_of(position).dtype
-        given: dict[Value, Expr] = {
-            self.result: ir.Load(best, ()),
-            position: _cast(ir.Load(where, ()), position_dtype),
-        }
         return (
             ir.Alloc(best),
             ir.Alloc(where),
             ir.Store(best, (), Const(float("-inf"), self.dtype)),
             ir.Store(where, (), ir.Cast(first, DType.INT32)),
             *over_parts(self.axes, parts, index[2:], touches, body),
-            *store_results(self.binding, given, index),
+            *self._store_maximum(ir.Load(best, ()), ir.Load(where, ()), index),
         )
+
+    def _tournament(self, index: Index) -> ir.Block:
+        """The same of a window inside of the input: first each row's, then the first of these.
+
+        Rows need not wait for each other. Positions are floats as long as they are chosen between,
+        so that the same lanes that hold the elements hold them.
+        """
+        length = next((a.kernel for a in reversed(self.axes) if a.kernel > 1), 1)
+        parts = list(product(*(range(axis.kernel) for axis in self.axes)))
+        body: ir.Block = ()
+        rows: list[tuple[Expr, Expr]] = []
+        for start in range(0, len(parts), length):
+            row: list[tuple[Expr, Expr]] = []
+            for number, part in enumerate(parts[start : start + length], start):
+                places = (
+                    axis.place(window, ir.index(k))
+                    for axis, window, k in zip(self.axes, index[2:], part, strict=True)
+                )
+                elements = self.binding.elements()
+                x = elements.name(self.element(elements, (*index[:2], *places)), "x")
+                body += elements.take_block()
+                row.append((x, Const(float(number), self.dtype)))
+            lets, winner = self._first_of(row)
+            body += lets
+            rows.append(winner)
+        lets, (best, where) = self._first_of(rows)
+        where = ir.Cast(where, DType.INT32)
+        return (*body, *lets, *self._store_maximum(best, where, index))
+
+    def _first_of(self, given: Sequence[tuple[Expr, Expr]]) -> tuple[ir.Block, tuple[Expr, Expr]]:
+        """The first of the largest (value, position), and the statements that find it."""
+        (best, where), *others = given
+        body: ir.Block = ()
+        for x, number in others:
+            better = self._named("better", DType.BOOL)
+            value, place = self._named("best", self.dtype), self._named("where", self.dtype)
+            body += (
+                ir.Let(better, _wins(x, best)),
+                ir.Let(value, ir.Select(better, x, best)),
+                ir.Let(place, ir.Select(better, number, where)),
+            )
+            best, where = value, place
+        return body, (best, where)
+
+    def _named(self, hint: str, dtype: DType) -> ir.Var:
+        return ir.Var(self.binding.var(hint).name, dtype)
+
+    def _store_maximum(self, best: Expr, where: Expr, index: Index) -> ir.Block:
+        position = Value(self.result.node, 1)
+        dtype = self.binding.graph.type_of(position).dtype
+        given = {self.result: best, position: _cast(where, dtype)}
+        return store_results(self.binding, given, index)
 
     def _part(self, index: Index) -> tuple[tuple[ir.Var, ...], Expr, ir.Block]:
         """Variables for the parts of a window, the element there, and how it is named."""
@@ -234,5 +281,6 @@ def _cast(value: Expr, dtype: DType) -> Expr:
     return value if value.dtype is dtype else ir.Cast(value, dtype)
 
 
-def _is_nan(value: Expr) -> Expr:
-    return ir.Call(Function.ISNAN, value)
+def _wins(x: Expr, best: Expr) -> Expr:
+    """Whether a later element takes the place of the best one. A NaN does; the first one stays."""
+    return ir.Call(Function.NOT, x <= best) & ir.Call(Function.NOT, ir.Call(Function.ISNAN, best))

@@ -18,7 +18,7 @@ from ..types import Shape
 from .elements import Index
 from .tile import Span
 
-_UNROLLED = 16
+UNROLLED = 16
 ENOUGH_PLANES = 64
 
 
@@ -133,7 +133,7 @@ def over_parts(
     size = 1
     for axis in axes:
         size *= axis.kernel
-    kind = LoopKind.UNROLLED if size <= _UNROLLED else LoopKind.SERIAL
+    kind = LoopKind.UNROLLED if size <= UNROLLED else LoopKind.SERIAL
     for axis, part, window, test in reversed(list(zip(axes, parts, windows, touches, strict=True))):
         conditions = [axis.inside(axis.place(window, part))] if test else []
         body = (ir.For(part, axis.kernel, guarded(conditions, body), kind),)
