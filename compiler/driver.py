@@ -26,6 +26,7 @@ from .ops.recurrence import Recurrence
 from .passes.base import Pass
 from .passes.batchnorm import FoldBatchNorm
 from .passes.checkpoint import Checkpoint
+from .passes.checkpoint_steps import CheckpointSteps
 from .passes.cse import ShareCommonSubexpressions
 from .passes.expand import UNROLLED, Expand
 from .passes.fold import FoldConstants
@@ -65,6 +66,7 @@ class Options:
         algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm.
         checkpoint: what of the forward pass is computed again for the backward pass; nothing by
             default.
+        checkpoint_steps: the same for the steps of recurrences.
         choose: tells which algorithm is fastest for a convolution; the cost model by default.
     """
 
@@ -74,6 +76,7 @@ class Options:
     layout: bool = True
     algorithms: str = "fastest"
     checkpoint: Checkpoint | None = None
+    checkpoint_steps: CheckpointSteps | None = None
     choose: Choice = cheapest
 
     def __post_init__(self) -> None:
@@ -98,16 +101,20 @@ class Compiled:
     report: Report
 
 
-def standard_passes(unroll: int = UNROLLED, target: Target | None = None) -> tuple[Pass, ...]:
+def standard_passes(
+    unroll: int = UNROLLED, target: Target | None = None, cut: Sequence[Pass] = ()
+) -> tuple[Pass, ...]:
     """The passes that every graph goes through.
 
     Arguments:
         unroll: recurrences of more steps stay loops.
         target: the machine that their weights are packed for; None: they are not packed.
+        cut: passes over whole recurrences, before these are split.
     """
     return (
         FoldBatchNorm(),
         MergeRecurrences(),
+        *cut,
         HoistSteps(),
         Expand(loops=unroll),
         SubPixel(),
@@ -138,9 +145,13 @@ def layout_passes(options: Options) -> tuple[Pass, ...]:
 def _passes(options: Options) -> tuple[Pass, ...]:
     if options.passes is not None:
         return tuple(options.passes)
-    return standard_passes(target=options.target) + (
-        layout_passes(options) if options.layout else ()
+    steps = options.checkpoint_steps
+    standard = (
+        standard_passes(min(UNROLLED, steps.unrolled), options.target, (steps.cut,))
+        if steps
+        else standard_passes(target=options.target)
     )
+    return standard + (layout_passes(options) if options.layout else ())
 
 
 def optimize(graph: Graph, options: Options, report: Report) -> Graph:
@@ -158,11 +169,12 @@ def prepare(graph: Graph, options: Options, report: Report) -> Prepared:
     """The graph whose nodes become kernels, and apart what follows from parameters alone."""
     prepared = hoist(optimize(graph, options, report))
     main = prepared.main
-    if options.checkpoint is not None:
-        with report.stage(options.checkpoint.name) as describe:
-            before, main = len(main), options.checkpoint.apply(main)
-            describe(f"{len(main) - before} nodes computed again")
-        report.write(options.checkpoint.name, partial(str, main))
+    for again in (options.checkpoint_steps, options.checkpoint):
+        if again is not None:
+            with report.stage(again.name) as describe:
+                before, main = len(main), again.apply(main)
+                describe(f"{len(main) - before} nodes computed again")
+            report.write(again.name, partial(str, main))
     return replace(prepared, main=Snapshot().apply(main))
 
 

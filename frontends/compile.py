@@ -20,6 +20,7 @@ from ..compiler.graph import Graph
 from ..compiler.llvm.target import Target
 from ..compiler.ops.leaf import Input
 from ..compiler.passes.checkpoint import Checkpoint, Wanted
+from ..compiler.passes.checkpoint_steps import CheckpointSteps
 from ..compiler.passes.partition import Group, partition
 from ..compiler.report import Report
 from ..compiler.types import DType, TensorType
@@ -43,6 +44,7 @@ def compile(
     workers: int | None = None,
     algorithms: str = "fastest",
     checkpoint: Wanted | None = None,
+    checkpoint_every: int | None = None,
     tune: bool = False,
 ) -> Executable:
     """Compiles a network to machine code.
@@ -61,7 +63,9 @@ def compile(
         checkpoint: what a backward pass reads of the forward pass is computed again instead of
             kept: in so many segments, so that the plan keeps to a number of bytes ("1.5 GB"), in
             the modules of these names, or, with True, for the least memory.
-
+        checkpoint_every: what a backward pass reads of the steps of a recurrence is computed again
+            from the states after every so many steps, which are kept: for T steps least memory is
+            taken by about √T.
         tune: choose algorithms by measuring them on this machine, not by a model of it. That takes
             a second or two for every shape of a convolution; the winners are remembered.
 
@@ -78,6 +82,7 @@ def compile(
         workers=workers,
         algorithms=algorithms,
         checkpoint=Checkpoint.of(checkpoint),
+        checkpoint_steps=CheckpointSteps.of(checkpoint_every),
         choose=Tuner(threads, report).choose if tune else cheapest,
     )
     compiled = compile_graph(as_graph(source, *specs), options, report)

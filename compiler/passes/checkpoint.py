@@ -142,6 +142,11 @@ def _bytes(text: str) -> int:
 Segment: TypeAlias = frozenset[str]
 
 
+def compute_again(graph: Graph, segments: Sequence[Segment]) -> Graph:
+    """The graph in which the backward pass computes these segments of the forward pass again."""
+    return _Forward(graph).again(segments)
+
+
 @dataclass(frozen=True)
 class _Forward:
     """The forward pass of a graph, and what the backward pass reads of it."""

@@ -15,6 +15,7 @@ from ...compiler.errors import TrainingError, UsageError
 from ...compiler.guard import FINITE
 from ...compiler.passes.checkpoint import Checkpoint as Recomputed
 from ...compiler.passes.checkpoint import Wanted
+from ...compiler.passes.checkpoint_steps import CheckpointSteps
 from ...compiler.types import Array
 from ...runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ...runtime.data import Batch, Batches, Inputs, Transform
@@ -56,6 +57,8 @@ class Trainer:
             not finite then ruins the model before the next loss tells of it.
         recompute: what a step computes again in its backward pass, to take less memory: a number of
             segments, "1.5 GB", names of modules, or True; see `checkpoint` of `quern.compile`.
+        recompute_every: steps of recurrences that are computed again at a time; see
+            `checkpoint_every` of `quern.compile`.
         algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm; see
             `quern.compile`.
         tune: choose algorithms by measuring them on this machine; see `quern.compile`.
@@ -72,6 +75,7 @@ class Trainer:
         seed: int = 0,
         watch_gradients: bool = True,
         recompute: Wanted | None = None,
+        recompute_every: int | None = None,
         algorithms: str = "fastest",
         tune: bool = False,
     ) -> None:
@@ -86,6 +90,7 @@ class Trainer:
         options = Options(
             algorithms=algorithms,
             checkpoint=Recomputed.of(recompute),
+            checkpoint_steps=CheckpointSteps.of(recompute_every),
             choose=Tuner(threads).choose if tune else cheapest,
         )
         self._programs = Programs(
