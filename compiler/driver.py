@@ -27,6 +27,7 @@ from .passes.base import Pass
 from .passes.batchnorm import FoldBatchNorm
 from .passes.checkpoint import Checkpoint
 from .passes.checkpoint_steps import CheckpointSteps
+from .passes.classify_before_resize import ClassifyBeforeResize
 from .passes.cse import ShareCommonSubexpressions
 from .passes.expand import UNROLLED, Expand
 from .passes.fold import FoldConstants
@@ -113,6 +114,7 @@ def standard_passes(
     """
     return (
         FoldBatchNorm(),
+        ClassifyBeforeResize(),
         MergeRecurrences(),
         *cut,
         HoistSteps(),

@@ -10,6 +10,7 @@ from .autodiff import gradients
 from .errors import GradientError, GraphError
 from .graph import Graph, Phase
 from .ops.leaf import Parameter
+from .passes.classify_before_resize import ClassifyBeforeResize
 from .passes.expand import Expand
 from .tensor import Tensor
 
@@ -60,7 +61,7 @@ def build_training_step(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
     if type.size != 1 or not type.dtype.is_float:
         source = graph.producer(graph.outputs[loss]).source
         raise GradientError(f"a loss is one float, this is {type}; take its mean").at(loss, source)
-    step = Expand(for_gradient=True).apply(graph)
+    step = Expand(for_gradient=True).apply(ClassifyBeforeResize().apply(graph))
     trainable = [
         step.tensor(value)
         for node in step.leaves(Parameter)

@@ -9,17 +9,23 @@ from hypothesis import strategies as st
 
 import quern as qn
 from quern import nn
+from quern.compiler.autodiff import differentiate
+from quern.compiler.driver import Options, optimize
+from quern.compiler.evaluate import evaluate
 from quern.compiler.flops import graph_flops
 from quern.compiler.graph import Graph
 from quern.compiler.ops.conv import Conv
 from quern.compiler.ops.movement import Concat
 from quern.compiler.ops.resize import Resize
 from quern.compiler.passes.classify_before_resize import ClassifyBeforeResize
+from quern.compiler.report import Report
 from quern.compiler.rewrite import rewrite
 from quern.compiler.tensor import Tensor
+from quern.compiler.training import build_training_step
 from quern.frontends.nn.init import skipped
 from quern.frontends.zoo.hypercolumns import Hypercolumns, ResizedPredictions
 from quern.nn import functional as F
+from quern.optim import SGD
 
 PASS = ClassifyBeforeResize()
 
@@ -90,3 +96,26 @@ def test_maps_that_are_read_elsewhere_are_left_alone() -> None:
 
     graph = qn.trace(both, qn.spec(1, 2, 6, 6), training=False)
     assert kinds(PASS.apply(graph)) == kinds(graph)
+
+
+def test_training_goes_by_the_second_form_too() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 2, 8, 9))
+    graph = qn.trace(Columns(2, "bilinear").train().to("float64"), x)
+    y = graph.tensor(graph.outputs["output"])
+    graph.outputs = {"loss": (y * y).mean().value}
+    step = build_training_step(graph, "loss", SGD(1.0))
+    # Not even the backward graph has columns: no sum over the pixels of the image but of scores.
+    assert kinds(step).count("Concat") == 0
+    state = {**graph.data, "image": x}
+    plain = evaluate(differentiate(graph, "loss"), state).outputs
+    moved = evaluate(step, {"image": x}).updates
+    for name in ("first.weight", "second.bias", "score.weight", "score.bias"):
+        np.testing.assert_allclose(
+            moved[name], state[name] - plain[f"grad.{name}"], atol=1e-12, err_msg=name
+        )
+
+
+def test_every_compiled_network_goes_by_it() -> None:
+    graph = qn.trace(Columns(2, "bilinear").eval(), qn.spec(1, 2, 8, 9))
+    assert kinds(optimize(graph, Options(layout=False), Report())).count("Concat") == 0

@@ -161,7 +161,7 @@ def with_contents(prepared: Prepared) -> Graph:
 
 def test_names_of_passes_are_short() -> None:
     names = [step.name for step in standard_passes()]
-    assert names[:4] == ["fold-batch-norm", "merge-recurrences", "hoist-steps", "expand"]
+    assert names[:3] == ["fold-batch-norm", "classify-before-resize", "merge-recurrences"]
 
 
 # -- expansion -------------------------------------------------------------------------------------

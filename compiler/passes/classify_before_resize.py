@@ -1,4 +1,4 @@
-"""Inference: 1×1 convolutions of resized maps become resized 1×1 convolutions."""
+"""1×1 convolutions of resized maps become resized 1×1 convolutions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ class ClassifyBeforeResize(Pass):
     A 1×1 convolution is a sum over channels, resizing one over pixels: they commute, and the sum
     over concatenated channels is the sum over its parts. Hypercolumns of hundreds of channels at
     the size of the image become a few maps of scores that are resized (Hariharan et al., 2015,
-    section 4). Graphs that update their states (training) are left alone, because the gradient of
-    the weight reads the columns; so are maps that something else reads.
+    section 4). Maps that something else reads are left alone, and that is also what the gradient of
+    the weight does: for training, the pass comes before differentiation, which then gives the
+    backward graph of the second form.
     """
 
     def apply(self, graph: Graph) -> Graph:
-        return graph if graph.updates else rewrite(graph, self._rule)
+        wanted = any(isinstance(node.op, Resize) for node in graph.nodes())
+        return rewrite(graph, self._rule) if wanted else graph
 
     def _rule(self, rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
         if not _is_per_pixel(rewriter.old, node):
