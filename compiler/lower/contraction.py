@@ -19,10 +19,9 @@ from itertools import product
 from typing import TypeAlias
 
 from ..loops import ir
-from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
+from ..loops.ir import Expr, LoopKind, ReduceOp, Space
 from ..types import DType
 from .binding import Binding
-from .elements import Index
 from .tile import VECTORS, Columns, Span, balanced, clear, panels
 
 # What a core does in a cycle, and how many cycles a multiply-add takes, with one to spare.

@@ -1,8 +1,8 @@
 """Convolution, and its transpose by x, which is also the transposed convolution.
 
 Both gather: out[n, k, o] = sum over c and taps t of in[n, c, place(o, t)] * w(k, c, t), where k is
-an output channel, c an input channel, and `slide.py` has the places. `conv.py` computes neighbouring
-pixels in the lanes of vectors, `blocked_conv.py` neighbouring channels.
+an output channel, c an input channel, and `slide.py` has the places. In the lanes of vectors are
+neighbouring pixels (`conv.py`) or neighbouring channels (`blocked_conv.py`).
 """
 
 from __future__ import annotations

@@ -81,8 +81,7 @@ class Pooling(Anchored):
     def _in_channels(self) -> bool:
         """Whether the last axis is not pooled: it holds the channels of a block."""
         *outer, last = self.axes
-        unpooled = (last.kernel, last.stride, last.low, last.windows) == (1, 1, 0, last.extent)
-        return bool(outer) and unpooled and not isinstance(self.op, MaxPoolGather)
+        return bool(outer) and last.is_trivial and not isinstance(self.op, MaxPoolGather)
 
     def _channels_of_row(self, outer: Index) -> ir.Block:
         """A row of windows of all channels of a block, which are in lanes.

@@ -21,7 +21,7 @@ from ..loops import ir
 from ..loops.ir import BinaryOp, Const, Expr, LoopKind, ReduceOp, Space
 from ..ops.pool import MaxPoolGradient, SumPoolGradient
 from ..passes.partition import Group
-from ..types import Shape
+from .anchored import Anchored
 from .binding import Binding, Lowered
 from .elements import Index
 from .pool import clamped_position
@@ -42,26 +42,20 @@ def lower_pool_gradient(graph: Graph, group: Group, target: Target) -> Lowered:
 
 
 @dataclass
-class Unpooling:
-    """Builds the loops of one transpose."""
+class Unpooling(Anchored):
+    """Builds the loops of one transpose.
 
-    binding: Binding
-    result: Value
+    Arguments:
+        op: what it computes.
+    """
+
     op: MaxPoolGradient | SumPoolGradient
-
-    @cached_property
-    def shape(self) -> Shape:
-        return self.binding.graph.type_of(self.result).shape
 
     @cached_property
     def axes(self) -> tuple[WindowAxis, ...]:
         return window_axes(self.op.window, self.op.spatial)
 
-    @cached_property
-    def inputs(self) -> tuple[Value, ...]:
-        return tuple(self.binding.graph.inputs_of(self.result.node))
-
-    @cached_property
+    @property
     def lanes(self) -> int:
         return self.binding.lanes(*self.binding.dtypes)
 
@@ -81,8 +75,7 @@ class Unpooling:
     def _in_channels(self) -> bool:
         """Whether the last axis is not pooled, and the windows are small."""
         *outer, last = self.axes
-        unpooled = (last.kernel, last.stride, last.low, last.windows) == (1, 1, 0, last.extent)
-        return bool(outer) and unpooled and math.prod(a.kernel for a in outer) <= _GATHERED
+        return bool(outer) and last.is_trivial and math.prod(a.kernel for a in outer) <= _GATHERED
 
     def _gathered(self, plane: Index, chosen: Sequence[tuple[Slide, Expr, bool]] = ()) -> ir.Block:
         """Loops over the places along the axes that are left.

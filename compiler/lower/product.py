@@ -10,26 +10,22 @@ from ..graph import Value
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
 from ..ops.movement import Slice, Transpose
-from ..types import DType, Shape
-from .binding import Binding
+from ..types import Shape
+from .anchored import Anchored
 from .elements import Elements, Index, broadcast_index
 from .epilogue import store_results
 from .tile import panels
 
 
 @dataclass
-class Product:
+class Product(Anchored):
     """result[…, i, j] = sum over k of left[…, i, k] * right[…, k, j].
 
     Arguments:
-        binding: the group.
-        result: what it gives.
         swapped: whether rows and columns are exchanged: the same product of the transposes.
         copied: the left operand as (*batch, chunk, row, term), if it has been copied.
     """
 
-    binding: Binding
-    result: Value
     swapped: bool = False
     copied: Buffer | None = None
 
@@ -47,7 +43,7 @@ class Product:
     @cached_property
     def operands(self) -> tuple[Value, Value]:
         """Left and right."""
-        left, right = self.binding.graph.inputs_of(self.result.node)
+        left, right = self.inputs
         return (right, left) if self.swapped else (left, right)
 
     @property
@@ -61,16 +57,8 @@ class Product:
     @cached_property
     def depth(self) -> int:
         """Extent of the summed dimension."""
-        left, _ = self.binding.graph.inputs_of(self.result.node)
+        left, _ = self.inputs
         return self.binding.graph.type_of(left).shape[-1]
-
-    @cached_property
-    def dtype(self) -> DType:
-        return self.binding.graph.type_of(self.result).dtype
-
-    @cached_property
-    def lanes(self) -> int:
-        return self.binding.lanes(self.dtype)
 
     @property
     def zero(self) -> ir.Const:

@@ -12,8 +12,8 @@ from ..loops import ir
 from ..loops.ir import Expr
 from ..ops.blocked import BlockedConvWeightGradient
 from ..ops.conv import ConvWeightGradient
-from ..types import DType, Shape
-from .binding import Binding
+from ..types import Shape
+from .anchored import Anchored
 from .elements import Index
 from .padding import reader
 from .slide import Slide, forward_slides
@@ -41,30 +41,18 @@ class Operand:
 
 
 @dataclass
-class WeightGradient:
+class WeightGradient(Anchored):
     """One gradient by a weight.
 
     Arguments:
-        binding: the group.
-        result: the gradient.
         is_flat: whether the results of the group are indexed as (K, C / groups * taps).
     """
 
-    binding: Binding
-    result: Value
     is_flat: bool
 
     @cached_property
     def op(self) -> ConvWeightGradient:
         return _convolution(self.binding.graph, self.result)
-
-    @cached_property
-    def dtype(self) -> DType:
-        return self.binding.graph.type_of(self.result).dtype
-
-    @cached_property
-    def shape(self) -> Shape:
-        return self.binding.graph.type_of(self.result).shape
 
     @cached_property
     def x(self) -> Operand:
@@ -75,7 +63,7 @@ class WeightGradient:
         return self._operand(1)
 
     def _operand(self, number: int) -> Operand:
-        value = self.binding.graph.inputs_of(self.result.node)[number]
+        value = self.inputs[number]
         node = self.binding.graph.node(self.result.node)
         blocked = isinstance(node.op, BlockedConvWeightGradient)
         block = self.binding.shape(value)[-1] if blocked else None
@@ -84,7 +72,7 @@ class WeightGradient:
     @cached_property
     def extents(self) -> tuple[Shape, Shape]:
         """The spatial extents of x and dy."""
-        x, dy = map(self.binding.shape, self.binding.graph.inputs_of(self.result.node))
+        x, dy = map(self.binding.shape, self.inputs)
         end = None if self.x.block is None else -1
         return x[2:end], dy[2:end]
 
@@ -97,15 +85,14 @@ class WeightGradient:
 
     @cached_property
     def form(self) -> Form:
-        graph = self.binding.graph
         return weight_form(
             outputs=self.shape[0],
             inputs=self.shape[1] * self.op.groups,
             groups=self.op.groups,
-            samples=graph.type_of(graph.inputs_of(self.result.node)[1]).shape[0],
+            samples=self.binding.graph.type_of(self.inputs[1]).shape[0],
             slides=self.slides,
             blocks=(self.x.block, self.dy.block),
-            lanes=self.binding.lanes(self.dtype),
+            lanes=self.lanes,
             registers=self.binding.target.registers,
             size=self.dtype.size,
         )

@@ -12,7 +12,8 @@ from ..graph import Graph, Value
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..passes.partition import Group
-from ..types import DType, Shape
+from ..types import Shape
+from .anchored import Anchored
 from .binding import Binding
 from .elements import Index
 from .epilogue import store_results
@@ -24,29 +25,17 @@ Lengths = Mapping[str, int]
 
 
 @dataclass
-class WeightResults:
+class WeightResults(Anchored):
     """The results of a kernel, (K, C / groups, *kernel), by output channel and *row*: the number
     of an input channel and tap, row-major.
 
     Arguments:
-        binding: the group.
-        result: the gradient.
         is_flat: whether the values of the group are indexed as (K, rows); see `flat_shapes`.
         parts: sums for each result, which are added at the end; the epilogue follows then.
     """
 
-    binding: Binding
-    result: Value
     is_flat: bool
     parts: int
-
-    @property
-    def dtype(self) -> DType:
-        return self.binding.graph.type_of(self.result).dtype
-
-    @cached_property
-    def shape(self) -> Shape:
-        return self.binding.graph.type_of(self.result).shape
 
     @cached_property
     def partial(self) -> Buffer | None:
@@ -65,7 +54,7 @@ class WeightResults:
     def row_loop(self, row: ir.Var, count: int, body: ir.Block) -> ir.Block:
         """A loop over neighbouring rows: in lanes if they are neighbours in memory."""
         if self.is_flat:
-            return (ir.For(row, count, body, LoopKind.VECTOR, self.binding.lanes(self.dtype)),)
+            return (ir.For(row, count, body, LoopKind.VECTOR, self.lanes),)
         return (ir.For(row, count, body),)
 
     def combine(self) -> ir.Block:

@@ -52,6 +52,11 @@ class WindowAxis:
         return start, max(start, stop)
 
     @property
+    def is_trivial(self) -> bool:
+        """Whether each window is a place of its own."""
+        return (self.kernel, self.stride, self.low, self.windows) == (1, 1, 0, self.extent)
+
+    @property
     def has_padding(self) -> bool:
         """Whether some window touches padding."""
         return self.interior != (0, self.windows)

@@ -14,30 +14,25 @@ first, and tasks are blocks of tiles times panels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd, prod
+from math import gcd
 
 from ..cost_model import Blocking, SquareConvolution, winograd_blocking
 from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
-from ..ops.toom_cook import Matrix, Transforms, transforms
 from ..ops.winograd import WinogradConv
 from ..passes.partition import Group
-from ..types import DType, Shape
+from ..types import Shape
 from .binding import Binding, Lowered
 from .elements import Index
 from .epilogue import store_results
-from .linear_map import linear_map
 from .padding import reader
 from .winograd_products import Products
-
-# Elements between the transformed inputs of two places beyond what they take, so that these do not
-# all fall into the same sets of the first-level cache.
-_APART = 16
+from .winograd_tiles import APART, OfTile, WinogradTiles
 
 
 def lower_winograd(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -47,17 +42,13 @@ def lower_winograd(graph: Graph, group: Group, target: Target) -> Lowered:
 
 
 @dataclass
-class Winograd:
-    """One convolution.
+class Winograd(WinogradTiles):
+    """One convolution; `shape` is (N, K / d, H, W, d).
 
     Arguments:
-        binding: the group.
-        result: what the convolution gives.
-        blocking: how much is done at a time; chosen by the cost model if None.
+        given: how much is done at a time; chosen by the cost model if None.
     """
 
-    binding: Binding
-    result: Value
     given: Blocking | None = None
 
     @cached_property
@@ -66,27 +57,22 @@ class Winograd:
         assert isinstance(op, WinogradConv)
         return op
 
-    @cached_property
+    @property
     def source(self) -> Value:
-        return self.binding.graph.inputs_of(self.result.node)[0]
-
-    @cached_property
-    def weight(self) -> Value:
-        return self.binding.graph.inputs_of(self.result.node)[1]
+        return self.inputs[0]
 
     @property
-    def dtype(self) -> DType:
-        return self.binding.graph.type_of(self.result).dtype
+    def weight(self) -> Value:
+        return self.inputs[1]
+
+    @property
+    def windows(self) -> Shape:
+        return self.shape
 
     @cached_property
     def read(self) -> Shape:
         """(N, C / b, H, W, b)"""
         return self.binding.graph.type_of(self.source).shape
-
-    @cached_property
-    def shape(self) -> Shape:
-        """(N, K / d, H, W, d)"""
-        return self.binding.graph.type_of(self.result).shape
 
     @cached_property
     def channels(self) -> int:
@@ -101,30 +87,6 @@ class Winograd:
         return self.binding.graph.type_of(self.weight).shape[0]
 
     @cached_property
-    def lanes(self) -> int:
-        return self.binding.lanes(self.dtype)
-
-    @cached_property
-    def matrices(self) -> Transforms:
-        return transforms(self.op.tile, self.op.taps)
-
-    @cached_property
-    def side(self) -> int:
-        """Places of a transformed tile along an axis."""
-        return self.op.tile + self.op.taps - 1
-
-    @cached_property
-    def counts(self) -> tuple[int, int]:
-        """Tiles down and across."""
-        down, across = (-(-n // self.op.tile) for n in self.shape[2:4])
-        return down, across
-
-    @cached_property
-    def tiles(self) -> int:
-        """Tiles of the whole batch."""
-        return self.shape[0] * prod(self.counts)
-
-    @cached_property
     def blocking(self) -> Blocking:
         n, _, height, width, _ = self.shape
         depth = self.read[1] * self.read[-1]
@@ -137,7 +99,7 @@ class Winograd:
     def products(self) -> Products:
         """The products, from transformed inputs in scratch to the stack."""
         tiles, places, block = self.blocking.tiles, self.side**2, self.read[-1]
-        inputs = (self.blocking.slots, places, self.read[1] * tiles * block + _APART)
+        inputs = (self.blocking.slots, places, self.read[1] * tiles * block + APART)
         results = (tiles, places, self.panel)
         return Products(
             self.binding,
@@ -191,23 +153,10 @@ class Winograd:
 
     # -- tiles ------------------------------------------------------------------------------------
 
-    def _tile(
-        self, block: Expr, number: Expr, body: Callable[[Expr, Expr, Expr], ir.Block]
-    ) -> ir.Block:
-        """The body for tile `number` of a block, given its image, row and column."""
-        down, across = self.counts
-        whole = block * self.blocking.tiles + number
-        var = self.binding.var("tile")
-        image, row, column = (self.binding.var(h) for h in ("n", "row", "column"))
-        inside: ir.Block = (
-            ir.Let(image, var // (down * across)),
-            ir.Let(row, var // across % down),
-            ir.Let(column, var % across),
-            *body(image, row, column),
-        )
-        if self.blocking.blocks * self.blocking.tiles != self.tiles:
-            inside = (ir.If(var < self.tiles, inside),)
-        return (ir.Let(var, whole), *inside)
+    def _tile(self, block: Expr, number: Expr, body: OfTile) -> ir.Block:
+        """What is done with tile `number` of a block."""
+        blocking = self.blocking
+        return self.of_tile(block * blocking.tiles + number, blocking.blocks * blocking.tiles, body)
 
     # -- inputs -----------------------------------------------------------------------------------
 
@@ -237,21 +186,13 @@ class Winograd:
         place = first[1] + across
         direct = [read((*lead, first[0] + i, place, lane)) for i in range(self.side)]
         fast: ir.Block = (ir.For(across, self.side, self._column(half, direct, across)),)
-        conditions: list[list[Expr]] = []
-        for axis in range(2):
-            last = (self.counts[axis] - 1) * self.op.tile - self.op.low[axis] + self.side
-            tests: list[Expr] = []
-            if self.op.low[axis] > 0:
-                tests.append(first[axis] >= 0)
-            if last > extents[axis]:
-                tests.append(first[axis] <= extents[axis] - self.side)
-            conditions.append(tests)
-        if not any(conditions):
+        tests = self.is_inside(first, self.op.low, self.side, extents)
+        if not tests:
             return fast
         slow = self._read_border(half, lead, first, extents, lane)
         if any(n < self.side for n in extents):
             return slow
-        test, *others = [test for tests in conditions for test in tests]
+        test, *others = tests
         for other in others:
             test = test & other
         return (ir.If(test, fast, slow),)
@@ -275,7 +216,7 @@ class Winograd:
         return (ir.Alloc(line), ir.For(across, self.side, column))
 
     def _column(self, half: Buffer, values: Sequence[Expr], across: Expr) -> ir.Block:
-        return self._map(
+        return self.map(
             self.matrices.data, values, lambda i, y: (ir.Store(half, (ir.index(i), across), y),)
         )
 
@@ -286,24 +227,12 @@ class Winograd:
         down = self.binding.var("i")
         values = [ir.Load(half, (down, ir.index(j))) for j in range(self.side)]
         at = self.products.at(channel, number, lane)
-        body = self._map(
+        body = self.map(
             self.matrices.data,
             values,
             lambda j, y: (ir.Store(self.products.inputs, (slot, down * self.side + j, at), y),),
         )
         return (ir.For(down, self.side, body),)
-
-    def _map(
-        self, matrix: Matrix, values: Sequence[Expr], write: Callable[[int, Expr], ir.Block]
-    ) -> ir.Block:
-        """A matrix times values, each result written."""
-        elements = self.binding.elements()
-        named = [elements.name(x, "x") for x in values]
-        results = linear_map(elements, matrix, named)
-        body = elements.take_block()
-        for i, y in enumerate(results):
-            body += write(i, y)
-        return body
 
     # -- outputs ----------------------------------------------------------------------------------
 
@@ -333,7 +262,7 @@ class Winograd:
             ir.Load(self.products.results, (number, across + i * self.side, column))
             for i in range(self.side)
         ]
-        body = self._map(
+        body = self.map(
             self.matrices.inverse, values, lambda i, y: (ir.Store(half, (ir.index(i), across), y),)
         )
         return (ir.For(across, self.side, body),)
@@ -354,7 +283,7 @@ class Winograd:
                 return (ir.If(column + j < self.shape[3], body),)
             return body
 
-        body = self._map(self.matrices.inverse, values, write)
+        body = self.map(self.matrices.inverse, values, write)
         if self.counts[0] * self.op.tile != self.shape[2]:
             body = (ir.If(row < self.shape[2], body),)
         return (ir.For(down, self.op.tile, body),)

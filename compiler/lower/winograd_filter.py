@@ -12,6 +12,7 @@ from ..loops.ir import Expr, LoopKind, Space
 from ..ops.toom_cook import transforms
 from ..ops.winograd import WinogradWeight
 from ..passes.partition import Group
+from .anchored import Anchored
 from .binding import Binding, Lowered
 from .linear_map import linear_map
 from .padding import reader
@@ -25,16 +26,8 @@ def lower_winograd_filter(graph: Graph, group: Group, target: Target) -> Lowered
 
 
 @dataclass
-class Weights:
-    """The transform of one weight.
-
-    Arguments:
-        binding: the group.
-        result: the transformed weight.
-    """
-
-    binding: Binding
-    result: Value
+class Weights(Anchored):
+    """The transform of one weight."""
 
     @cached_property
     def op(self) -> WinogradWeight:
@@ -43,7 +36,7 @@ class Weights:
         return op
 
     def lower(self) -> Lowered:
-        (source,) = self.binding.graph.inputs_of(self.result.node)
+        (source,) = self.inputs
         weight = self.binding.graph.type_of(source).shape
         channels = weight[1] if self.op.transposed else weight[0]
         body: ir.Block = ()

@@ -22,20 +22,16 @@ from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
-from ..ops.toom_cook import Matrix, Transforms, transforms
+from ..ops.toom_cook import Matrix
 from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..passes.partition import Group
-from ..types import DType, Shape
+from ..types import Shape
 from ..weight_cost_model import WeightBlocking, weight_blocking
 from .binding import Binding, Lowered
-from .linear_map import linear_map
 from .padding import reader
 from .tile import Columns, Span, balanced, clear, outer_product, panels
 from .weight_results import Lengths, Starts, WeightResults, flat_shapes, over_spans
-
-# Numbers between the transformed tiles of two places beyond what they take, so that these do not
-# all fall into the same sets of the first-level cache.
-_APART = 16
+from .winograd_tiles import APART, WinogradTiles
 
 
 def lower_winograd_weight(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -70,17 +66,13 @@ class Operand:
 
 
 @dataclass
-class WinogradWeight:
+class WinogradWeight(WinogradTiles):
     """One gradient by a weight.
 
     Arguments:
-        binding: the group.
-        result: the gradient.
         is_flat: whether the results of the group are indexed as (K, C * taps).
     """
 
-    binding: Binding
-    result: Value
     is_flat: bool
 
     @cached_property
@@ -92,36 +84,12 @@ class WinogradWeight:
     @cached_property
     def shapes(self) -> tuple[Shape, Shape]:
         """Of x and dy."""
-        x, dy = self.binding.graph.inputs_of(self.result.node)
-        return self.binding.graph.type_of(x).shape, self.binding.graph.type_of(dy).shape
+        x, dy = (self.binding.graph.type_of(value).shape for value in self.inputs)
+        return x, dy
 
     @property
-    def dtype(self) -> DType:
-        return self.binding.graph.type_of(self.result).dtype
-
-    @cached_property
-    def lanes(self) -> int:
-        return self.binding.lanes(self.dtype)
-
-    @cached_property
-    def matrices(self) -> Transforms:
-        return transforms(self.op.tile, self.op.taps)
-
-    @cached_property
-    def side(self) -> int:
-        """Places of a transformed tile along an axis."""
-        return self.op.tile + self.op.taps - 1
-
-    @cached_property
-    def counts(self) -> tuple[int, int]:
-        """Tiles down and across."""
-        down, across = (-(-n // self.op.tile) for n in self.shapes[1][2:4])
-        return down, across
-
-    @cached_property
-    def tiles(self) -> int:
-        """Tiles of the whole batch."""
-        return self.shapes[0][0] * self.counts[0] * self.counts[1]
+    def windows(self) -> Shape:
+        return self.shapes[1]
 
     @cached_property
     def blocking(self) -> WeightBlocking:
@@ -144,7 +112,7 @@ class WinogradWeight:
         """X and dy."""
         matrices, size = self.matrices, self.op.tile
         (top, _), (left, _) = self.op.convolution.padding
-        x, dy = self.binding.graph.inputs_of(self.result.node)
+        x, dy = self.inputs
         inverse = tuple(zip(*matrices.inverse, strict=True))
         return (
             self._operand(x, self.side, (top, left), matrices.data, self.blocking.depth),
@@ -154,7 +122,7 @@ class WinogradWeight:
     def _operand(
         self, value: Value, size: int, low: tuple[int, int], matrix: Matrix, width: int
     ) -> Operand:
-        shape = (self.side**2, self.blocking.tiles * width + _APART)
+        shape = (self.side**2, self.blocking.tiles * width + APART)
         buffer = self.binding.local("transformed", shape, self.dtype, Space.STACK)
         return Operand(value, self.binding.graph.type_of(value).shape, size, low, matrix, buffer)
 
@@ -210,9 +178,6 @@ class WinogradWeight:
     def _transform(self, operand: Operand, block: Expr, first: Expr, width: int) -> ir.Block:
         """Transforms a block of tiles, of neighbouring channels."""
         number, group, lane = (self.binding.var(hint) for hint in ("t", "g", "v"))
-        tile = self.binding.var("tile")
-        image, row, column = (self.binding.var(hint) for hint in ("n", "row", "column"))
-        down, across = self.counts
         wide = operand.shape[-1]
         read = reader(self.binding, operand.value)
         at = self._column(operand, number, group * wide + lane)
@@ -221,21 +186,24 @@ class WinogradWeight:
             index = (i * self.side + j, at)
             return (ir.Store(operand.transformed, index, y),)
 
-        def element(i: Expr, j: Expr) -> Expr:
-            return read((image, first // wide + group, i, j, lane))
+        def of_tile(image: Expr, row: Expr, column: Expr) -> ir.Block:
+            places = zip((row, column), operand.low, strict=True)
+            corner = [i * self.op.tile - low for i, low in places]
 
-        corner = [i * self.op.tile - low for i, low in zip((row, column), operand.low, strict=True)]
-        inside = self._read(operand, corner, element, write)
-        body: ir.Block = (
-            ir.Let(image, tile // (down * across)),
-            ir.Let(row, tile // across % down),
-            ir.Let(column, tile % across),
-            ir.For(lane, wide, inside, LoopKind.VECTOR, self.lanes),
+            def element(i: Expr, j: Expr) -> Expr:
+                return read((image, first // wide + group, i, j, lane))
+
+            inside = self._read(operand, corner, element, write)
+            return (ir.For(lane, wide, inside, LoopKind.VECTOR, self.lanes),)
+
+        tiles = self.blocking.tiles
+        body = self.of_tile(
+            block * tiles + number,
+            self.blocking.parts * self.blocking.repeats * tiles,
+            of_tile,
+            self._no_tile(operand, number, group),
         )
-        if self.blocking.parts * self.blocking.repeats * self.blocking.tiles != self.tiles:
-            body = (ir.If(tile < self.tiles, body, self._no_tile(operand, number, group)),)
-        body = (ir.Let(tile, block * self.blocking.tiles + number), *body)
-        return ir.loop_nest(((group, width // wide), (number, self.blocking.tiles)), body)
+        return ir.loop_nest(((group, width // wide), (number, tiles)), body)
 
     def _column(self, operand: Operand, tile: Expr, channel: Expr) -> Expr:
         """Where a channel of a transformed tile is in a row of them."""
@@ -262,13 +230,7 @@ class WinogradWeight:
         fast = self._map_tile(
             operand.matrix, size, lambda i, j: element(corner[0] + i, corner[1] + j), write
         )
-        tests: list[Expr] = []
-        for axis in range(2):
-            last = (self.counts[axis] - 1) * self.op.tile - operand.low[axis] + size
-            if operand.low[axis] > 0:
-                tests.append(corner[axis] >= 0)
-            if last > extents[axis]:
-                tests.append(corner[axis] <= extents[axis] - size)
+        tests = self.is_inside(corner, operand.low, size, extents)
         if not tests:
             return fast
         patch = self.binding.local("patch", (size, size), self.dtype, Space.STACK)
@@ -302,29 +264,17 @@ class WinogradWeight:
         rows = len(matrix)
         half = self.binding.local("half", (rows, size), self.dtype, Space.STACK)
         across, down = self.binding.var("j"), self.binding.var("i")
-        columns = self._map(
+        columns = self.map(
             matrix,
             [element(ir.index(i), across) for i in range(size)],
             lambda i, y: (ir.Store(half, (ir.index(i), across), y),),
         )
-        lines = self._map(
+        lines = self.map(
             matrix,
             [ir.Load(half, (down, ir.index(j))) for j in range(size)],
             lambda j, y: write(down, ir.index(j), y),
         )
         return (ir.Alloc(half), ir.For(across, size, columns), ir.For(down, rows, lines))
-
-    def _map(
-        self, matrix: Matrix, values: Sequence[Expr], write: Callable[[int, Expr], ir.Block]
-    ) -> ir.Block:
-        """A matrix times values, each result written."""
-        elements = self.binding.elements()
-        named = [elements.name(x, "x") for x in values]
-        results = linear_map(elements, matrix, named)
-        body = elements.take_block()
-        for i, y in enumerate(results):
-            body += write(i, y)
-        return body
 
     # -- products ---------------------------------------------------------------------------------
 
