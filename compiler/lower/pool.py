@@ -198,7 +198,7 @@ class Pooling(Anchored):
                     for axis, window, k in zip(self.axes, index[2:], part, strict=True)
                 )
                 elements = self.binding.elements()
-                x = elements.name(self.element(elements, (*index[:2], *places)), "x")
+                x = elements.name(self._element(elements, (*index[:2], *places)), "x")
                 body += elements.take_block()
                 row.append((x, Const(float(number), self.dtype)))
             lets, winner = self._first_of(row)
