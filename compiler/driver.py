@@ -63,7 +63,6 @@ class Options:
         target: the machine; the host by default.
         passes: graph passes, in order; the standard ones by default.
         workers: processes that compile kernels; as many as there are processors by default.
-        layout: whether convolutions work on blocks of channels.
         algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm.
         checkpoint: what of the forward pass is computed again for the backward pass; nothing by
             default.
@@ -74,7 +73,6 @@ class Options:
     target: Target = field(default_factory=Target.host)
     passes: Sequence[Pass] | None = None
     workers: int | None = None
-    layout: bool = True
     algorithms: str = "fastest"
     checkpoint: Checkpoint | None = None
     checkpoint_steps: CheckpointSteps | None = None
@@ -136,8 +134,8 @@ def _simplification() -> tuple[Pass, ...]:
     )
 
 
-def layout_passes(options: Options) -> tuple[Pass, ...]:
-    """The passes that follow on the standard ones where values may be in blocks of channels."""
+def _layout_passes(options: Options) -> tuple[Pass, ...]:
+    """The passes that choose layouts and algorithms."""
     winograd = (
         () if options.algorithms == "direct" else (Winograd(options.target, choose=options.choose),)
     )
@@ -153,7 +151,7 @@ def _passes(options: Options) -> tuple[Pass, ...]:
         if steps
         else standard_passes(target=options.target)
     )
-    return standard + (layout_passes(options) if options.layout else ())
+    return standard + _layout_passes(options)
 
 
 def optimize(graph: Graph, options: Options, report: Report) -> Graph:

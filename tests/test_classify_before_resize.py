@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import quern as qn
 from quern import nn
 from quern.compiler.autodiff import differentiate
-from quern.compiler.driver import Options, optimize
+from quern.compiler.driver import Options, optimize, standard_passes
 from quern.compiler.evaluate import evaluate
 from quern.compiler.flops import graph_flops
 from quern.compiler.graph import Graph
@@ -118,4 +118,4 @@ def test_training_goes_by_the_second_form_too() -> None:
 
 def test_every_compiled_network_goes_by_it() -> None:
     graph = qn.trace(Columns(2, "bilinear").eval(), qn.spec(1, 2, 8, 9))
-    assert kinds(optimize(graph, Options(layout=False), Report())).count("Concat") == 0
+    assert kinds(optimize(graph, Options(passes=standard_passes()), Report())).count("Concat") == 0

@@ -137,7 +137,7 @@ def test_a_network_is_compiled_with_the_winners(
 ) -> None:
     rigged(monkeypatch, winner)
     graph = qn.trace(nn.Conv2d(16, 16, 3, padding=1).eval(), qn.spec(1, 16, 8, 8))
-    options = Options(HOST, layout=True, choose=Tuner(1, store=store).choose)
+    options = Options(HOST, choose=Tuner(1, store=store).choose)
     tiles = [
         n.op.tile
         for n in compile_graph(graph, options).optimized.nodes()

@@ -291,8 +291,7 @@ def test_direct_algorithms_on_demand() -> None:
     y = apply(convolution(), graph.input(x, "x"), graph.parameter(w, "w"))
     graph.outputs = {"y": y.value}
     kinds_of = {
-        name: kinds(optimize(graph, Options(layout=True, algorithms=name), Report()))
-        for name in ALGORITHMS
+        name: kinds(optimize(graph, Options(algorithms=name), Report())) for name in ALGORITHMS
     }
     assert "WinogradConv" in kinds_of["fastest"]
     assert "BlockedConv" in kinds_of["direct"]
