@@ -21,10 +21,12 @@ from ..loops import ir
 from ..loops.ir import Expr
 from ..ops.blocked import BlockedConv, plain_shape
 from ..ops.conv import Convolution
+from ..ops.pool import MaxPool
 from ..passes.partition import Group
 from ..types import Shape, TensorType
 from .bands import row_length
 from .binding import Binding, Lowered
+from .blocked_depthwise import DepthwiseTasks
 from .blocked_pool import PooledTasks
 from .blocked_task import Tasks, divided
 from .contraction import Axis, Contraction, Factor, Place, Tiling
@@ -32,11 +34,12 @@ from .depthwise import depthwise_form, lower_depthwise
 from .elements import Index
 from .gather import Gather, Part
 from .padding import reader
+from .pointwise_depthwise import PointwiseDepthwise, flat_before
 from .pool import pooling_behind
 from .slide import Slide
 from .space import aligned_values, is_rigid
 from .tile import VECTORS
-from .windows import WindowAxis
+from .windows import WindowAxis, window_axes
 
 # The most vectors in a panel.
 _WIDEST = 3
@@ -51,6 +54,11 @@ _SHORT = 12
 def lower_blocked_conv(graph: Graph, group: Group, target: Target) -> Lowered:
     """The kernel of BlockedConv and its epilogue."""
     assert group.anchor is not None
+    if group.pool is not None and isinstance(graph.node(group.pool).op, BlockedConv):
+        shapes = flat_before(graph, group)
+        if shapes:
+            binding = Binding(graph, group, target, shapes)
+            return PointwiseDepthwise(BlockedGather(binding, Value(group.anchor))).lower()
     shapes = _flat(graph, group)
     binding = Binding(graph, group, target, shapes)
     return BlockedGather(binding, Value(group.anchor), flat=bool(shapes)).lower()
@@ -182,13 +190,18 @@ class BlockedGather(Gather):
     def outputs(self, slides: Sequence[Slide]) -> tuple[Axis, ...]:
         *outer, row = super().outputs(slides)
         if self.binding.group.pool is not None:
-            row = replace(row, extent=row_length(self.pooled_rows))
+            row = replace(row, extent=row_length(self.windows_behind[-1]))
         return (*(replace(axis, most=1) for axis in outer), row)
 
-    @property
-    def pooled_rows(self) -> WindowAxis:
-        """The windows of the pooling along the last spatial axis."""
-        return pooling_behind(self.binding).axes[-2]
+    @cached_property
+    def windows_behind(self) -> tuple[WindowAxis, ...]:
+        """The windows of the pooling or depthwise convolution behind it, along each axis."""
+        graph, behind = self.binding.graph, self.binding.group.pool or ""
+        op = graph.node(behind).op
+        if isinstance(op, BlockedConv):
+            window, x = op.convolution.window(op.weight[2:]), graph.inputs_of(behind)[0]
+            return window_axes(window, graph.type_of(x).shape[2:-1])
+        return pooling_behind(self.binding).axes[:-1]
 
     def part(self, slides: Sequence[Slide]) -> Part:
         """The outputs of some slides."""
@@ -236,8 +249,11 @@ class BlockedGather(Gather):
 
     def nest(self, part: Part, tiling: Tiling) -> ir.Block:
         """All results of one width of tiles."""
-        tasks = PooledTasks if self.binding.group.pool else Tasks
-        return tasks(self, part, tiling).lower()
+        behind = self.binding.group.pool
+        if behind is None:
+            return Tasks(self, part, tiling).lower()
+        is_pool = isinstance(self.binding.graph.node(behind).op, MaxPool)
+        return (PooledTasks if is_pool else DepthwiseTasks)(self, part, tiling).lower()
 
     def weight_of(self, index: Index) -> Expr:
         """An element of the packed weight."""

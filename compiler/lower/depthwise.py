@@ -301,11 +301,12 @@ class Depthwise:
         return tuple(body), nest, checks
 
 
-def depthwise_form(conv: BlockedGather) -> Form | None:
+def depthwise_form(conv: BlockedGather, edges: int | None = _EDGES) -> Form | None:
     """How a depthwise convolution is computed; None if not here.
 
     Arguments:
         conv: the convolution, or its transpose by x.
+        edges: the most tiles of a row that are code of their own.
     """
     kernel, source = conv.blocked_op.weight[2:], conv.source_shape[2:-1]
     panel, size = conv.binding.shape(conv.weight)[-1], conv.source_shape[-1]
@@ -323,17 +324,17 @@ def depthwise_form(conv: BlockedGather) -> Form | None:
     held = kernel[-1] if kernel[-1] <= _HELD else 1
     most = max(1, conv.binding.target.registers // -(-size // conv.lanes) - held - 1)
     height = math.prod(max(slide.taps for slide in axis.slides) for axis in axes[:-1])
-    tiles = _tiles(axes[-1], most, height)
+    tiles = _tiles(axes[-1], most, height, edges)
     return Form(axes, tuple(tiles)) if tiles else None
 
 
-def _tiles(line: Line, most: int, height: int) -> list[Tiles]:
+def _tiles(line: Line, most: int, height: int, edges: int | None) -> list[Tiles]:
     """The fastest tiles of at most so many results for a kernel of so many rows."""
     found = []
     for length in range(1, min(max(most, line.period), line.extent) + 1):
         if length % line.period == 0 or length == line.extent:
             tiles = line.tiles(length)
-            if len(tiles) <= _EDGES:
+            if edges is None or len(tiles) <= edges:
                 found.append((sum(each.cost(height) for each in tiles), -length, tiles))
     return min(found, key=lambda each: each[:2])[-1] if found else []
 

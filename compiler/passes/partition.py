@@ -39,7 +39,7 @@ from ..ops.reduce import Reduction
 from ..ops.window import Window
 from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
-from ..types import Shape
+from ..types import Shape, TensorType
 
 _MAX_MEMBERS = 48
 _COLUMN_BYTES = 128
@@ -47,6 +47,8 @@ _MAX_NAME = 72
 _SMALL = 16
 _REMAT_DEPTH = 4
 _MAX_FLOATING = 16
+# Of a depthwise convolution that shares a kernel with the one before it.
+_WIDEST_KERNEL = 7
 
 
 class Role(Enum):
@@ -130,7 +132,8 @@ class Group:
         name: of the kernel, from the user's nodes: `conv1_relu1_pool1`.
         nodes: what it computes, in topological order; a cheap node can be in several groups.
         anchor: the node whose loop nest it is; None for point nodes and reductions.
-        pool: a max-pool whose windows are read from the anchor's output while that is in cache.
+        pool: a max-pool, or a depthwise convolution, whose windows are read from the anchor's
+            output while that is in cache.
         space: shape of the iterations: the output of the anchor or pool, or what is reduced.
         axes: the reduced axes.
         inputs: values it reads from memory.
@@ -163,6 +166,23 @@ def can_pool(op: Op, window: Window, spatial: Shape) -> bool:
             return False
         window, spatial = window.along(slice(-1)), spatial[:-1]
     return isinstance(op, Conv | BlockedConv) and fits_stack(window, spatial)
+
+
+def can_convolve(op: Op, depthwise: BlockedConv, x: TensorType, w: TensorType) -> bool:
+    """Whether an anchor's kernel can do the depthwise convolution of its result, too.
+
+    Arguments:
+        op: the anchor.
+        depthwise: the depthwise convolution behind it.
+        x, w: what that reads.
+    """
+    if not isinstance(op, BlockedConv) or op.is_depthwise or x.size == 0:
+        return False
+    block, panel, kernel = x.shape[-1], w.shape[-1], depthwise.weight[2:]
+    if not isinstance(depthwise.convolution, Conv) or max(kernel) > _WIDEST_KERNEL:
+        return False
+    aligned = block > 1 and block == depthwise.block and panel % block == 0
+    return aligned and fits_stack(depthwise.convolution.window(kernel), x.shape[2:-1])
 
 
 def fits_stack(window: Window, spatial: Shape) -> bool:
@@ -271,8 +291,13 @@ class _Partition:
         self._join(draft, node)
 
     def _place_anchor(self, node: Node) -> None:
-        if isinstance(node.op, MaxPool) and self._join_pool(node, node.op):
+        if isinstance(node.op, MaxPool) and self._join_windows(node):
             return
+        if isinstance(node.op, BlockedConv) and node.op.is_depthwise:
+            (_, weight) = self.graph.inputs_of(node.name)
+            self._store(weight)
+            if self._join_windows(node):
+                return
         draft = self._new(node.types[0].shape, node.phase, anchor=node.name)
         for value in self.graph.inputs_of(node.name):
             if not isinstance(node.op, mv.Concat):
@@ -287,9 +312,9 @@ class _Partition:
             node = self.graph.producer(value)
         return value
 
-    def _join_pool(self, node: Node, pool: MaxPool) -> bool:
-        """Puts a max-pool behind the convolution that nothing else reads."""
-        (x,) = self.graph.inputs_of(node.name)
+    def _join_windows(self, node: Node) -> bool:
+        """Puts windows behind the convolution that nothing else reads."""
+        x = self.graph.inputs_of(node.name)[0]
         if x.node not in self.home:
             return False
         draft = self.drafts[self.home[x.node]]
@@ -298,12 +323,19 @@ class _Partition:
             return False
         if draft.phase is not node.phase or not self._private(draft, node.name):
             return False
-        if not can_pool(anchor.op, pool.window, self.graph.type_of(x).shape[2:]):
+        if not self._can_follow(anchor.op, node) or not self._joinable(draft, node):
             return False
         draft.pool = node.name
         draft.space = node.types[0].shape
         self._join(draft, node)
         return True
+
+    def _can_follow(self, anchor: Op, node: Node) -> bool:
+        """Whether an anchor's kernel can go on with the windows of a node."""
+        types = [self.graph.type_of(value) for value in self.graph.inputs_of(node.name)]
+        if isinstance(node.op, MaxPool):
+            return can_pool(anchor, node.op.window, types[0].shape[2:])
+        return isinstance(node.op, BlockedConv) and can_convolve(anchor, node.op, *types)
 
     def _private(self, draft: _Draft, reader: str) -> bool:
         """Whether nothing but `reader` will ask for what a group computes."""
