@@ -38,6 +38,7 @@ _EXPORTS: dict[str, str] = {
     "from_networkx": ".frontends.networkx",
     "from_onnx": ".frontends.onnx",
     "grad": ".compiler.autodiff:differentiate",
+    "gradient_flow": ".frontends.gradient_flow",
     "interpret": ".frontends.compile",
     "load": ".runtime.artifact",
     "manual_seed": ".frontends.nn.init",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from .frontends.compile import compile as compile
     from .frontends.compile import draw as draw
     from .frontends.compile import interpret as interpret
+    from .frontends.gradient_flow import gradient_flow as gradient_flow
     from .frontends.networkx import from_networkx as from_networkx
     from .frontends.networkx import to_networkx as to_networkx
     from .frontends.nn.init import manual_seed as manual_seed
