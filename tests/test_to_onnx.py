@@ -1,4 +1,4 @@
-"""Networks as ONNX files: read again, and run by ONNX Runtime, they give the same numbers."""
+"""Operations as ONNX files: read again, and run by ONNX Runtime, they give the same numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, TensorType
 from quern.frontends.cli.main import main
 from quern.frontends.onnx.exporter import to_model
-from quern.frontends.zoo import find
 
 onnx = pytest.importorskip("onnx")
 
@@ -253,50 +252,3 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["export", "lenet", "-o", str(path), "--input", "5x1x8x8"]) == 0
     assert "operator set 21" in capsys.readouterr().out
     assert qn.from_onnx(path).outputs.keys() == {"output"}
-
-
-# -- networks -------------------------------------------------------------------------------------
-
-_SMALL = {
-    "lenet": 8,
-    "lenet5": 32,
-    "lenet_1989": 16,
-    "resnet20_cifar": 32,
-    "resnet20_cifar_full_preactivation": 32,
-    "squeezenet1_1": 48,
-    "mobilenet_v2": 64,
-}
-
-
-def _check_network(name: str, extent: int | None) -> None:
-    qn.manual_seed(0)
-    entry = find(name)
-    assert entry is not None
-    network = entry.build().eval()
-    for key, array in network.state_dict().items():  # so that folding has something to fold
-        if key.endswith("running_mean"):
-            array[...] = 0.1 * RNG.standard_normal(array.shape)
-        elif key.endswith("running_var"):
-            array[...] = RNG.uniform(0.5, 2.0, array.shape)
-    shape = entry.input.shape
-    if extent is not None:
-        shape = (2, shape[1], *(extent for _ in shape[2:]))
-    graph = qn.trace(network, qn.spec(shape))
-    (name,) = (n.name for n in graph.nodes() if n.op.name == "Input")
-    feeds = {name: RNG.standard_normal(shape).astype(np.float32)}
-    expected = qn.compile(graph).run(feeds)
-    model = to_model(graph)
-    again = qn.compile(qn.from_onnx(model)).run(feeds)
-    for found in (run_by_onnxruntime(model, feeds), again):
-        assert_same(found, expected)
-
-
-@pytest.mark.parametrize("name", _SMALL)
-def test_a_small_network(name: str) -> None:
-    _check_network(name, _SMALL[name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(qn.zoo.entries()) - set(_SMALL)))
-def test_a_network(name: str) -> None:
-    _check_network(name, None)

@@ -1,4 +1,4 @@
-"""Networks of the literature: sizes as published, the same numbers compiled as by NumPy."""
+"""Networks of the literature: sizes as published, and how they are found."""
 
 from __future__ import annotations
 
@@ -21,15 +21,6 @@ PUBLISHED = {
     "resnet20_cifar": 269_722,
     "vgg11": 132_863_336,
     "vgg16": 138_357_544,
-}
-
-# Inputs that are small enough for NumPy; None is the network's own.
-SMALL = {
-    "alexnet": (2, 3, 67, 67),
-    "lenet": None,
-    "lenet5": None,
-    "resnet18": (2, 3, 33, 33),
-    "resnet20_cifar": (2, 3, 12, 12),
 }
 
 KEYS = {
@@ -70,17 +61,6 @@ def test_sizes_are_as_published(entry: ZooEntry) -> None:
 
 def test_every_published_network_is_there() -> None:
     assert PUBLISHED.keys() <= entries().keys()
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_compiled_and_interpreted_agree(name: str, rng: np.random.Generator) -> None:
-    qn.manual_seed(1)
-    entry = entries()[name]
-    network = entry.build().eval()
-    x = rng.standard_normal(SMALL[name] or entry.input.shape, np.float32)
-    expected = qn.interpret(network, x)
-    actual = qn.compile(network, qn.spec(x))(x)
-    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet20_cifar"])

@@ -7,34 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zoo_cases import lively
 
 import quern as qn
-from quern.compiler.ops.leaf import Input
 from quern.frontends.nn import init
 from quern.frontends.zoo import entries
-from quern.frontends.zoo.alexnet_2012 import alexnet_2012
-from quern.frontends.zoo.c3d import c3d
-from quern.frontends.zoo.dag_cnn import DagVGG
-from quern.frontends.zoo.deconvnet import DeconvNet
-from quern.frontends.zoo.deepface import deepface
 from quern.frontends.zoo.densenet import DenseNet
 from quern.frontends.zoo.dilation import BASIC, LARGE, context_module
 from quern.frontends.zoo.fcn import FCN, Upsample
 from quern.frontends.zoo.googlenet import GoogLeNet
-from quern.frontends.zoo.heads import DeepPose
 from quern.frontends.zoo.heatmap import HeatmapDetector
 from quern.frontends.zoo.hypercolumns import Hypercolumns
 from quern.frontends.zoo.inception_v3 import InceptionV3
 from quern.frontends.zoo.lenet_1989 import LeNet1989
-from quern.frontends.zoo.maxout import maxout_cifar
-from quern.frontends.zoo.mobilenet import MobileNetV2
 from quern.frontends.zoo.resnet import CifarResNet
 from quern.frontends.zoo.resnet_arrangements import BOTTLENECK, ArrangedResNet
 from quern.frontends.zoo.resnet_bottleneck import BottleneckResNet
-from quern.frontends.zoo.squeezenet import squeezenet1_1
-from quern.frontends.zoo.two_stream import TwoStream
-from quern.frontends.zoo.vgg_norm import NormalizedVGG
-from quern.frontends.zoo.zfnet import zfnet
 from quern.nn import Module
 
 # As published with torchvision's weights: parameters, and multiply-adds in 10⁹.
@@ -189,10 +177,6 @@ def test_auxiliary_classifiers_are_outputs_of_training() -> None:
 # -- the same numbers as NumPy --------------------------------------------------------------------
 
 
-def slow(case: Any, name: str) -> Any:
-    return pytest.param(*case, id=name, marks=pytest.mark.slow)
-
-
 def arranged(name: str) -> Any:
     return pytest.param(lambda: ArrangedResNet(1, name), (2, 3, 16, 16), id=name)
 
@@ -212,38 +196,8 @@ SMALL = [
     ),
     pytest.param(lambda: Hypercolumns(3, 16), (1, 3, 32, 32), id="hypercolumns"),
     pytest.param(lambda: HeatmapDetector(3), (1, 3, 32, 40), id="heatmap_detector"),
-    slow((lambda: DeconvNet(4, 16), (1, 3, 224, 224)), "deconvnet"),
-    slow((lambda: TwoStream(10), (1, 23, 224, 224)), "two_stream"),
-    slow((lambda: deepface(10), (1, 3, 152, 152)), "deepface"),
-    slow((DeepPose, (1, 3, 67, 67)), "deeppose"),
     pytest.param(lambda: context_module(BASIC, 4), (1, 4, 12, 12), id="context_basic"),
-    slow((lambda: context_module(LARGE, 2), (1, 2, 24, 24)), "context_large"),
-    slow((lambda: FCN(8, 3), (1, 3, 32, 40)), "fcn8s"),
-    slow((lambda: zfnet(10), (1, 3, 224, 224)), "zfnet"),
-    slow((lambda: alexnet_2012(10), (1, 3, 224, 224)), "alexnet_2012"),
-    slow((maxout_cifar, (1, 3, 32, 32)), "maxout_cifar"),
-    slow((lambda: DagVGG(11, 10), (1, 3, 32, 32)), "dag_vgg11"),
-    slow((lambda: c3d(10), (1, 3, 16, 112, 112)), "c3d"),
-    slow((lambda: squeezenet1_1(10), (1, 3, 33, 33)), "squeezenet"),
-    slow((lambda: BottleneckResNet((3, 4, 6, 3), num_classes=10), (1, 3, 64, 64)), "resnet50"),
-    slow((lambda: NormalizedVGG(11, 10), (1, 3, 32, 32)), "vgg_bn"),
-    slow((lambda: MobileNetV2(10), (1, 3, 64, 64)), "mobilenet_v2"),
-    slow((lambda: GoogLeNet(10), (1, 3, 64, 64)), "googlenet"),
-    slow((lambda: InceptionV3(10), (1, 3, 75, 75)), "inception_v3"),
 ]
-
-
-def lively(network: Module, rng: np.random.Generator) -> Module:
-    """Contents under which every layer hands on about as much as it gets, none of them trivial."""
-    for key, array in network.state_dict().items():
-        if array.ndim > 1:
-            fan_in = array[0].size
-            array[...] = rng.standard_normal(array.shape, np.float32) * np.sqrt(2 / fan_in)
-        elif key.endswith(("running_var", "weight")):
-            array[...] = rng.uniform(0.5, 1.5, array.shape)
-        elif array.dtype == np.float32:
-            array[...] = rng.standard_normal(array.shape, np.float32) * 0.1
-    return network
 
 
 @pytest.mark.parametrize(("build", "shape"), SMALL)
@@ -258,34 +212,6 @@ def test_compiled_network_agrees_with_numpy(
     compiled = qn.compile(graph)
     np.testing.assert_allclose(compiled(x), expected, rtol=1e-4, atol=1e-4 * expected.std())
     assert np.abs(compiled(x[..., ::-1]) - expected).max() > 1e-3 * expected.std()
-
-
-TRAINED = [
-    pytest.param(LeNet1989, (2, 1, 16, 16), id="lenet_1989"),
-    slow((lambda: ArrangedResNet(1, "full_preactivation"), (2, 3, 16, 16)), "preactivation"),
-    slow((lambda: BottleneckResNet((1, 1, 1, 1), 4, 4, 10), (2, 3, 64, 64)), "resnext"),
-    slow((lambda: DenseNet((2, 2), 4, num_classes=10), (2, 3, 32, 32)), "densenet"),
-    slow((lambda: squeezenet1_1(10), (2, 3, 33, 33)), "squeezenet"),
-    slow((maxout_cifar, (2, 3, 32, 32)), "maxout_cifar"),
-]
-
-
-@pytest.mark.parametrize(("build", "shape"), TRAINED)
-def test_compiled_gradients_agree_with_numpy(
-    build: Callable[[], Module], shape: tuple[int, ...], rng: np.random.Generator
-) -> None:
-    network = lively(build(), rng)
-    graph = qn.grad(qn.trace(network, qn.spec(*shape), training=True))
-    x = rng.standard_normal(shape, np.float32)
-    (name,) = (node.name for node in graph.leaves(Input))
-    expected = qn.interpret(graph, {name: x})
-    actual = qn.compile(graph)({name: x})
-    gradients = [key for key in graph.outputs if key.startswith("grad.")]
-    assert len(gradients) == sum(1 for _ in network.parameters())
-    for key in gradients:
-        assert np.isfinite(actual[key]).all()
-        scale = np.abs(expected[key]).max()
-        np.testing.assert_allclose(actual[key], expected[key], atol=1e-3 * scale, err_msg=key)
 
 
 # -- what papers say of their networks ------------------------------------------------------------
