@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..graph import Node, Phase
-from ..ops.base import format_attribute
+from ..ops.base import family, format_attribute
 from ..ops.recurrence import Recurrence
 from ..printer import extents, shown_attributes
 from ..types import DType, Shape, TensorType
@@ -62,7 +62,7 @@ def op_text(node: Node, inputs: Sequence[TensorType], constants: Sequence[str] =
         return f"{node.op.name}, {node.op.steps} {way}"
     attributes = shown_attributes(node)
     kernel = attributes.pop("kernel", None)
-    if kernel is None and type(node.op).__module__.endswith(".conv") and len(inputs) > 1:
+    if kernel is None and family(node.op) == "conv" and len(inputs) > 1:
         kernel = inputs[1].shape[2:]
     if kernel is not None:
         name = f"{name} {extents_text(kernel)}"

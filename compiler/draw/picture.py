@@ -12,6 +12,7 @@ from itertools import chain, takewhile
 from ..errors import UsageError
 from ..graph import Graph, Node, Phase, Value
 from ..layout_blocks import channel_blocks
+from ..ops.base import family
 from ..ops.leaf import Buffer, Constant, Input, Leaf, Parameter
 from ..ops.recurrence import Recurrence
 from ..printer import location
@@ -170,7 +171,7 @@ class _Maker:
             Kind.MINOR if minor else Kind.OP,
             title,
             (text,) if text else (),
-            _family(node),
+            family(node.op),
             node.phase,
             _tooltip(node),
         )
@@ -205,10 +206,10 @@ class _Maker:
         )
         if elements and first.phase is Phase.FORWARD:
             lines.append(f"{count_text(elements)} parameters")
-        main = max(members, key=lambda n: _WEIGHT.get(_family(n), 0))
+        main = max(members, key=lambda n: _WEIGHT.get(family(n.op), 0))
         tooltip = "\n".join(n.name for n in members)
         title = f"{_SIGNS[first.phase]}{fold.name}{many}"
-        return Box(key, Kind.FOLD, title, tuple(lines), _family(main), first.phase, tooltip)
+        return Box(key, Kind.FOLD, title, tuple(lines), family(main.op), first.phase, tooltip)
 
     def _inlined_texts(self, node: Node) -> list[str]:
         reads = (v.node for v in self.graph.inputs_of(node.name))
@@ -311,10 +312,6 @@ def _key(node: Node, fold: Fold | None) -> str:
 
 def _is_leaf(node: Node) -> bool:
     return isinstance(node.op, Leaf)
-
-
-def _family(node: Node) -> str:
-    return type(node.op).__module__.rpartition(".")[2]
 
 
 def _tooltip(node: Node) -> str:

@@ -183,6 +183,11 @@ def op_from_json(data: dict[str, Any]) -> Op:
         raise GraphError(f"attributes of {name} do not fit: {error}") from error
 
 
+def family(op: Op) -> str:
+    """The file or folder of this package that an operation is from: conv, pointwise …"""
+    return type(op).__module__.removeprefix(f"{__package__}.").partition(".")[0]
+
+
 def op_classes() -> dict[str, type[Op]]:
     """All operations by name."""
     package = __package__ or ""
