@@ -12,14 +12,14 @@ then nearly all full.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..graph import Graph, Value
 from ..loops import ir
-from ..loops.ir import Expr, LoopKind, Space
+from ..loops.ir import BinaryOp, Expr, LoopKind, Space, binary
 from ..ops.blocked import BlockedConv
 from ..passes.partition import Group
 from ..types import Shape
@@ -85,9 +85,9 @@ def ring_of(axis: WindowAxis, results: int, bands: int) -> Ring:
     height = -(-rounds // min(bands, rounds)) * results
     bands = -(-axis.windows // height)
     before = -(-axis.low // rows) if bands > 1 else 0
-    return Ring(
-        results, rows, delay, slots, bands, height, before, before - (-(height + delay) // results)
-    )
+    last = height if bands > 1 else axis.windows
+    after = -(-(last + delay) // results)
+    return Ring(results, rows, delay, slots, bands, height, before, before + after)
 
 
 def flat_before(graph: Graph, group: Group) -> Mapping[Value, Shape]:
@@ -222,19 +222,29 @@ class PointwiseDepthwise:
         sample, samples = binding.loop("n", conv.shape[0])
         band, bands = binding.loop("band", ring.bands)
         panel, panels = binding.loop("k", columns.count)
-        number, rounds = binding.loop("round", ring.rounds)
-        now = band * (ring.height // ring.results) + (number - ring.before)
         channel = panel * line.panel + columns.start
-
-        def compute(count: int) -> ir.Block:
-            return self._compute(rows, count, sample, now, channel, columns.length)
-
         whole, rest = divmod(self.axis.extent, ring.rows)
-        body: ir.Block = guarded(
-            [now >= 0] * (ring.before > 0) + [now < whole], compute(ring.rows)
-        ) + ((ir.If(ir.binary(ir.BinaryOp.EQ, now, whole), compute(rest)),) if rest else ())
-        body += self._results(rows, sample, band, now, channel, columns.length)
-        task = (ir.Alloc(rows), *ir.loop_nest(rounds, body))
+
+        def round_of(now: Expr, counts: Sequence[int], checked: bool = False) -> ir.Block:
+            body: ir.Block = ()
+            for count in counts:
+                rounds = now < whole if count == ring.rows else binary(BinaryOp.EQ, now, whole)
+                inside = [now >= 0] * (ring.before > 0) + [rounds]
+                step = self._compute(rows, count, sample, now, channel, columns.length)
+                body += guarded(inside if checked else [], step)
+            return body + self._results(rows, sample, band, now, channel, columns.length)
+
+        if ring.bands == 1:
+            number, rounds = binding.loop("round", whole)
+            task = ir.loop_nest(rounds, round_of(number, [ring.rows]) if whole else ())
+            for last in range(whole, ring.rounds):
+                task += round_of(ir.index(last), [rest] if rest and last == whole else [])
+        else:
+            number, rounds = binding.loop("round", ring.rounds)
+            now = band * (ring.height // ring.results) + (number - ring.before)
+            counts = [ring.rows] * (whole > 0) + [rest] * (rest > 0)
+            task = ir.loop_nest(rounds, round_of(now, counts, checked=True))
+        task = (ir.Alloc(rows), *task)
         return ir.loop_nest((*samples, *bands, *panels), task, LoopKind.PARALLEL)
 
     def _slot(self, now: Expr) -> Expr:
@@ -266,7 +276,7 @@ class PointwiseDepthwise:
                 column = place[lane] - channel
                 w = (zero, panel, unit + place[conv.within], zero, zero, column)
                 value = ir.Load(x, (sample, major, first + place[pixel], minor))
-                return ir.binary(ir.BinaryOp.MUL, value, conv.weight_of(w))
+                return binary(ir.BinaryOp.MUL, value, conv.weight_of(w))
 
             def write(value: Expr, place: Place) -> ir.Block:
                 major, minor = divided(place[lane], conv.blocked_op.block)

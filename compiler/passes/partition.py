@@ -49,6 +49,9 @@ _REMAT_DEPTH = 4
 _MAX_FLOATING = 16
 # Of a depthwise convolution that shares a kernel with the one before it.
 _WIDEST_KERNEL = 7
+# Bytes that no cache holds: to write them and to read them again costs more than computing some
+# rows of a convolution twice.
+_LARGE = 8 << 20
 
 
 class Role(Enum):
@@ -180,6 +183,9 @@ def can_convolve(op: Op, depthwise: BlockedConv, x: TensorType, w: TensorType) -
         return False
     block, panel, kernel = x.shape[-1], w.shape[-1], depthwise.weight[2:]
     if not isinstance(depthwise.convolution, Conv) or max(kernel) > _WIDEST_KERNEL:
+        return False
+    pointwise = op.convolution.window(op.weight[2:]).size == 1
+    if not pointwise and x.nbytes < _LARGE:
         return False
     aligned = block > 1 and block == depthwise.block and panel % block == 0
     return aligned and fits_stack(depthwise.convolution.window(kernel), x.shape[2:-1])
