@@ -94,6 +94,7 @@ def _blocks() -> list[Case]:
         _case(blocked.PackWeight(2, 3), weight),
         _case(blocked.PackWeight(2, 4, True), weight),
         _case(linear.PackedMatMul(7), spread((3, 5)), spread((1, 2, 5, 4), seed=4)),
+        _case(linear.PackedMatMul(14), spread((3, 5)), spread((2, 2, 5, 4), seed=4)),
         *(
             _case(op, a, op.packing(panel).evaluate(w)[0])
             for op, a, w, panel in (

@@ -17,7 +17,6 @@ from typing import TypeVar
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
-from ..ops.linear import PackedMatMul
 from .product import Product
 from .tile import VECTORS, Columns, Span, balanced, clear, most_rows, outer_product, panels
 
@@ -53,17 +52,9 @@ class BlockedProduct:
         return self.product.binding.target
 
     @cached_property
-    def given(self) -> Buffer | None:
-        """The right operand, where it comes in panels."""
-        node = self.product.binding.graph.producer(self.product.result)
-        if not isinstance(node.op, PackedMatMul):
-            return None
-        return self.product.binding.inputs[self.product.operands[1]]
-
-    @cached_property
     def width(self) -> int:
         """Columns of a panel."""
-        return VECTORS * self.product.lanes if self.given is None else self.given.shape[-1]
+        return VECTORS * self.product.lanes
 
     @cached_property
     def blocks(self) -> list[Span]:
@@ -73,13 +64,13 @@ class BlockedProduct:
     @cached_property
     def chunks(self) -> list[Span]:
         """The terms, in chunks that are summed in registers."""
-        return _even(self.product.depth, _TERM_BYTES // self.product.dtype.size)
+        return even(self.product.depth, _TERM_BYTES // self.product.dtype.size)
 
     @cached_property
     def row_tasks(self) -> list[tuple[Span, list[Span]]]:
         """Rows of a task: how many, and their blocks."""
         height = self.blocks[0].length if self.blocks else 1
-        return _grouped(self.blocks, max(1, _ROWS // height))
+        return grouped(self.blocks, max(1, _ROWS // height))
 
     @cached_property
     def column_tasks(self) -> list[tuple[Span, list[Span]]]:
@@ -90,7 +81,7 @@ class BlockedProduct:
         wanted = -(-_TASKS // rows)
         size = _LONG_BYTES if self.along_rows else _SUM_BYTES
         most = size // (self.width * self.product.dtype.size)
-        return _grouped(spans, max(1, min(most, count // wanted)))
+        return grouped(spans, max(1, min(most, count // wanted)))
 
     @cached_property
     def packs_inside(self) -> bool:
@@ -113,9 +104,9 @@ class BlockedProduct:
 
     def lower(self) -> ir.Block:
         """The loops."""
-        packed = self.given
+        packed: Buffer | None = None
         body: ir.Block = ()
-        if packed is None and not self.packs_inside:
+        if not self.packs_inside:
             packed, body = self._pack_right()
         for rows, row_blocks in self.row_tasks:
             for columns, column_panels in self.column_tasks:
@@ -315,8 +306,7 @@ class Task:
         assert self.packed is not None
         panel = (self.start + column) // self.whole.width
         lead = self.packed.shape[:-3]
-        batch = (ir.index(0),) if self.whole.given else self.product.batch_index(lead)
-        index = (*batch, panel, term + k, lane)
+        index = (*self.product.batch_index(lead), panel, term + k, lane)
         return ir.Load(self.packed, index)
 
     def _tile(
@@ -344,7 +334,7 @@ class Task:
         return body + (ir.For(m, rows, columns.each(v, bodies), LoopKind.UNROLLED),)
 
 
-def _even(extent: int, most: int) -> list[Span]:
+def even(extent: int, most: int) -> list[Span]:
     """Chunks of about `most`, all equal if that can be."""
     if extent == 0:
         return []
@@ -356,7 +346,7 @@ def _even(extent: int, most: int) -> list[Span]:
     return balanced(extent, most)
 
 
-def _grouped(spans: Sequence[Span], most: int) -> list[tuple[Span, list[Span]]]:
+def grouped(spans: Sequence[Span], most: int) -> list[tuple[Span, list[Span]]]:
     """Blocks in groups of at most `most`: where the groups are, and the blocks of each."""
     if not spans:
         return []

@@ -79,6 +79,10 @@ class Elements:
         """From here on the value is in memory, where the loops stand."""
         self.held[value] = buffer
 
+    def put(self, value: Value, index: Index, x: Expr) -> None:
+        """An element that the kernel's loops have computed, of which they know where it is."""
+        self._known[value, index] = x
+
     def shape(self, value: Value) -> Shape:
         """The shape a value is indexed by."""
         held = self.held.get(value)

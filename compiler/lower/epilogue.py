@@ -4,7 +4,7 @@ in registers, and the stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..graph import Value
 from ..loops import ir
@@ -34,4 +34,30 @@ def store_results(
         place = broadcast_index(index, binding.shape(value))
         x = elements.at(value, place)
         body += (*elements.take_block(), ir.Store(binding.outputs[value], place, x))
+    return body
+
+
+def store_groups(
+    binding: Binding, value: Value, given: Sequence[ir.Expr], index: Index, columns: int
+) -> ir.Block:
+    """Stores the group's results at one place in each of several equal parts of the last axis.
+
+    Arguments:
+        binding: the group.
+        value: the anchor's result.
+        given: what it is in each part.
+        index: the place in the first part.
+        columns: extent of a part.
+    """
+    elements = binding.elements()
+    places = [(*index[:-1], index[-1] + number * columns) for number in range(len(given))]
+    shape = binding.shape(value)
+    for x, place in zip(given, places, strict=True):
+        elements.put(value, broadcast_index(place, shape), elements.name(x, "result"))
+    body: ir.Block = elements.take_block()
+    for result, buffer in binding.outputs.items():
+        for place in places if buffer.shape == shape else places[:1]:
+            place = broadcast_index(place, buffer.shape)
+            x = elements.at(result, place)
+            body += (*elements.take_block(), ir.Store(buffer, place, x))
     return body

@@ -10,6 +10,7 @@ from ..passes.partition import Group
 from .binding import Binding, Lowered
 from .blocked_product import BlockedProduct
 from .narrow_product import dots, sweeps
+from .packed_product import PackedProduct
 from .product import Product
 
 # Up to so many rows a matrix is read where it is.
@@ -26,7 +27,7 @@ def lower_matmul(graph: Graph, group: Group, target: Target) -> Lowered:
     if 0 in product.shape:
         return product.binding.finish((), size)
     if isinstance(graph.node(group.anchor).op, PackedMatMul):
-        return product.binding.finish(BlockedProduct(product).lower(), f"{size}, packed before")
+        return product.binding.finish(PackedProduct(product).lower(), f"{size}, packed before")
     for side in (product, product.swap) if m <= n else (product.swap, product):
         narrow = _narrow(side)
         if narrow is not None:

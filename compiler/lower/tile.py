@@ -46,6 +46,19 @@ def balanced(extent: int, most: int) -> list[Span]:
     return spans + ([Span(count * length, rest)] if rest else [])
 
 
+def level(extent: int, most: int) -> list[Span]:
+    """An extent in blocks of at most `most` whose lengths differ by 1 at most.
+
+    32 rows in blocks of at most 6 are 6 + 6 + 5 + 5 + 5 + 5.
+    """
+    if extent == 0:
+        return []
+    count = -(-extent // most)
+    height, more = divmod(extent, count)
+    spans = [Span(0, height + 1, more)] if more else []
+    return [*spans, Span(more * (height + 1), height, count - more)]
+
+
 def panels(extent: int, width: int) -> list[Span]:
     """An extent in panels of `width` columns, and what remains."""
     count, rest = divmod(extent, width)

@@ -66,9 +66,9 @@ class MatMul(Op):
 class PackedMatMul(Op):
     """Matrix product (M, K) @ (K, N) -> (M, N), whose right operand has been packed.
 
-    Inputs are x (M, K) and (1, panels, K, panel), what `PackWeight` makes of a weight: columns side
-    by side in panels, zeros behind the last. Where the same matrix is multiplied often, as in the
-    steps of a recurrence, it is packed once.
+    Inputs are x (M, K) and (groups, panels, K, panel), what `PackWeight` makes of a weight: columns
+    side by side in panels, zeros behind the last of a group. Groups are equal parts of the columns.
+    Where the same matrix is multiplied often, as in the steps of a recurrence, it is packed once.
 
     Arguments:
         columns: N.
@@ -81,8 +81,11 @@ class PackedMatMul(Op):
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         x, packed = inputs
         common_dtype(self.name, inputs, NUMBERS)
-        fits = packed.rank == 4 and packed.shape[0] == 1 and packed.shape[3] > 0
-        if not fits or packed.shape[1] != -(-self.columns // packed.shape[3]):
+        fits = packed.rank == 4 and min(packed.shape[0], packed.shape[3]) > 0
+        if not fits or self.columns % packed.shape[0]:
+            raise ShapeError(f"{packed} is no matrix of {self.columns} columns in panels")
+        groups, panels, _, panel = packed.shape
+        if panels != -(-(self.columns // groups) // panel):
             raise ShapeError(f"{packed} is no matrix of {self.columns} columns in panels")
         if x.rank != 2 or x.shape[1] != packed.shape[2]:
             raise ShapeError(f"x {x} does not have the {packed.shape[2]} columns of {packed}")
@@ -90,7 +93,9 @@ class PackedMatMul(Op):
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
         x, packed = inputs
-        right = np.moveaxis(packed[0], 1, 0).reshape(packed.shape[2], -1)[:, : self.columns]
+        groups, _, depth, _ = packed.shape
+        parts = packed.transpose(2, 0, 1, 3).reshape(depth, groups, -1)
+        right = parts[..., : self.columns // groups].reshape(depth, self.columns)
         return MatMul().evaluate(x, right)
 
 

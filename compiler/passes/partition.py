@@ -204,6 +204,13 @@ def fits_stack(window: Window, spatial: Shape) -> bool:
     return math.prod(window.reach[:-1]) * columns * _COLUMN_BYTES <= STACK_BYTES
 
 
+def is_column_group(op: mv.Slice, shape: Shape, groups: int) -> bool:
+    """Whether a slice of a matrix of this shape is one of so many equal parts of its columns."""
+    rows, columns = shape
+    size = columns // groups
+    return op.size == (rows, size) and op.step == (1, 1) and op.start[1] % size == 0
+
+
 def storage(graph: Graph, value: Value) -> Value:
     """The value whose memory a value is, seen through views."""
     while role(graph.node(value.node).op) is Role.VIEW:
@@ -368,7 +375,7 @@ class _Partition:
 
     def _candidates(self, node: Node) -> list[_Draft]:
         """Groups of the direct inputs: anchors first, then the latest."""
-        inputs = self.graph.inputs_of(node.name)
+        inputs = [self._uncut(v) for v in self.graph.inputs_of(node.name)]
         numbers = {self.home[v.node] for v in inputs if v.node in self.home}
         found = [self.drafts[i] for i in numbers]
         return sorted(found, key=lambda d: (d.anchor is None, -d.number))
@@ -398,13 +405,37 @@ class _Partition:
             return False
         if draft.anchor:
             anchor = self.graph.node(draft.anchor)
-            return shape == draft.space and isinstance(anchor.op, _WITH_EPILOGUE)
+            fits = shape in (draft.space, self._columns(draft))
+            return fits and isinstance(anchor.op, _WITH_EPILOGUE)
         if draft.axes is None:
             return shape == draft.space
         if len(shape) > len(draft.space):
             return False
         padded = (1,) * (len(draft.space) - len(shape)) + shape
         return all(n in (1, s) for n, s in zip(padded, draft.space, strict=True))
+
+    def _columns(self, draft: _Draft) -> Shape | None:
+        """The shape of a group of columns, where the anchor computes several side by side."""
+        node = self.graph.node(draft.anchor) if draft.anchor else None
+        if node is None or not isinstance(node.op, PackedMatMul):
+            return None
+        groups = self.graph.type_of(self.graph.inputs_of(node.name)[1]).shape[0]
+        rows, columns = draft.space
+        return (rows, columns // groups) if groups > 1 else None
+
+    def _is_cut(self, draft: _Draft, node: Node) -> bool:
+        """Whether a node is a group of columns of what an anchor's group computes."""
+        columns = self._columns(draft)
+        if columns is None or not isinstance(node.op, mv.Slice):
+            return False
+        return self._uncut(Value(node.name)).node in draft.members and is_column_group(
+            node.op, draft.space, draft.space[-1] // columns[-1]
+        )
+
+    def _uncut(self, value: Value) -> Value:
+        """What a value is a slice of, if it is one."""
+        node = self.graph.producer(value)
+        return self.graph.inputs_of(node.name)[0] if isinstance(node.op, mv.Slice) else value
 
     def _joinable(self, draft: _Draft, node: Node) -> bool:
         """Whether everything a node reads from memory is done before the group runs."""
@@ -432,6 +463,8 @@ class _Partition:
         node = self.graph.producer(value)
         kind = role(node.op)
         if kind is Role.LEAF or (aligned and node.name in draft.members):
+            return
+        if aligned and self._is_cut(draft, node):
             return
         if kind is Role.VIEW:
             yield from self._memory_of(draft, self.graph.inputs_of(node.name)[0], False)

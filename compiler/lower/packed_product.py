@@ -1,0 +1,326 @@
+"""Products with a matrix that has been packed before.
+
+Its columns come in panels, (groups, panels, terms, column), which a task goes through as they lie
+in memory. Groups are equal parts of the columns that are combined element by element, such as the
+gates of a recurrent cell: a task computes the same columns of all groups, so that what follows from
+them is computed as soon as they are there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..graph import Value
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
+from .blocked_product import even, grouped
+from .epilogue import store_groups
+from .product import Product
+from .tile import Columns, Span, level, most_rows, panels
+
+# Bytes of a column's terms that all rows are multiplied by, and of a row's sums in a task.
+_TERM_BYTES = 1024
+_SUM_BYTES = 1024
+# Rows of a task, and tasks that are enough for all threads.
+_ROWS = 48
+_TASKS = 16
+# Vectors of sums that keep both multipliers busy.
+_ACCUMULATORS = 8
+# Rows so far apart are copied: they have the same place in the cache.
+_PAGE_BYTES = 4096
+_FEW_BLOCKS = 3
+# Terms that are written out, and bytes that a prefetch gets.
+_UNROLLED = 4
+_LINE = 64
+
+
+@dataclass
+class PackedProduct:
+    """One product.
+
+    Arguments:
+        product: what is computed.
+    """
+
+    product: Product
+
+    @property
+    def target(self) -> Target:
+        return self.product.binding.target
+
+    @cached_property
+    def packed(self) -> Buffer:
+        """The right operand."""
+        return self.product.binding.inputs[self.product.operands[1]]
+
+    @property
+    def groups(self) -> int:
+        return self.packed.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Columns of a panel."""
+        return self.packed.shape[-1]
+
+    @cached_property
+    def columns(self) -> int:
+        """Of a group."""
+        return self.product.columns // self.groups
+
+    @cached_property
+    def vectors(self) -> int:
+        """Of a panel."""
+        return -(-self.width // self.product.lanes)
+
+    @cached_property
+    def blocks(self) -> list[Span]:
+        """Blocks of rows, each of which is a tile high."""
+        return level(self.product.rows, most_rows(self.target, self.vectors))
+
+    @cached_property
+    def phases(self) -> int:
+        """How many sums a column has, of every so manieth term: a tile of few rows would wait for
+        its additions.
+        """
+        height = self.blocks[0].length
+        count = -(-_ACCUMULATORS // (height * self.vectors))
+        return count if self._fits(height * count) else 1
+
+    def _fits(self, rows: int) -> bool:
+        """Whether a tile fits the registers; with one row the matrix is read from memory."""
+        return (rows + 1) * self.vectors + 1 <= self.target.registers
+
+    @cached_property
+    def chunks(self) -> list[Span]:
+        """The terms, in chunks that stay in the cache for all rows."""
+        if sum(block.count for block in self.blocks) == 1:
+            return panels(self.product.depth, max(1, self.product.depth))
+        return even(self.product.depth, _TERM_BYTES // self.product.dtype.size)
+
+    @cached_property
+    def asks_ahead(self) -> bool:
+        """Whether prefetches help: not for one block of rows, which reads the matrix without a
+        pause, and not for many, which leave time enough.
+        """
+        return 1 < sum(block.count for block in self.blocks) <= _FEW_BLOCKS
+
+    @cached_property
+    def row_tasks(self) -> list[tuple[Span, list[Span]]]:
+        """Rows of a task: how many, and their blocks."""
+        return grouped(self.blocks, max(1, _ROWS // self.blocks[0].length))
+
+    @cached_property
+    def column_tasks(self) -> list[tuple[Span, list[Span]]]:
+        """Columns of each group in a task: how many, and their panels."""
+        rows = sum(span.count for span, _ in self.row_tasks)
+        spans = panels(self.columns, self.width)
+        count = sum(span.count for span in spans)
+        row = self.groups * self.width * self.product.dtype.size
+        return grouped(spans, max(1, min(_SUM_BYTES // row, count // -(-_TASKS // rows))))
+
+    def lower(self) -> ir.Block:
+        """The loops."""
+        row, term = self.product.left_strides
+        body: ir.Block = ()
+        if self.product.rows > 1 and (term > 1 or row * self.product.dtype.size >= _PAGE_BYTES):
+            terms = max(span.length for span in self.chunks)
+            body, self.product = self.product.with_copied_left(terms)
+        for rows, row_blocks in self.row_tasks:
+            for columns, column_panels in self.column_tasks:
+                i, j = self.product.binding.var("i"), self.product.binding.var("j")
+                first = i * rows.length + rows.start
+                start = j * columns.length + columns.start
+                across = (start, columns.length, column_panels)
+                task = _Task(self, first, rows.length, row_blocks, *across)
+                nest = ((i, rows.count), (j, columns.count))
+                body += ir.loop_nest(nest, task.lower(), LoopKind.PARALLEL)
+        return body
+
+
+@dataclass
+class _Task:
+    """Some rows by some columns of each group: what one thread does at a time.
+
+    Arguments:
+        whole: the product.
+        first, rows, blocks: the first row, how many there are, and their blocks.
+        start, columns, panels: the first column, how many there are, and their panels.
+    """
+
+    whole: PackedProduct
+    first: Expr
+    rows: int
+    blocks: list[Span]
+    start: Expr
+    columns: int
+    panels: list[Span]
+
+    @cached_property
+    def product(self) -> Product:
+        return self.whole.product
+
+    @cached_property
+    def result(self) -> Value:
+        return self.product.result
+
+    def var(self, hint: str) -> ir.Var:
+        return self.product.binding.var(hint)
+
+    @cached_property
+    def sums(self) -> Buffer:
+        """What has been added up: (row, group, column)."""
+        shape = (self.rows, self.whole.groups, self.columns)
+        return self.product.local("sums", shape, Space.STACK)
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether sums are of several chunks."""
+        return sum(span.count for span in self.whole.chunks) > 1
+
+    def lower(self) -> ir.Block:
+        """The loops."""
+        body: ir.Block = (ir.Alloc(self.sums),)
+        if self.is_collected:
+            i, g, v = self.var("m"), self.var("g"), self.var("v")
+            zero = ir.Store(self.sums, (i, g, v), self.product.zero)
+            row = ir.For(v, self.columns, (zero,), LoopKind.VECTOR, self.product.lanes)
+            body += ir.loop_nest(((i, self.rows), (g, self.whole.groups)), (row,))
+        for span in self.panels:
+            g, p = self.var("g"), self.var("panel")
+            tiles = self._panel(g, p * span.length + span.start, span.length)
+            body += ir.loop_nest(((g, self.whole.groups), (p, span.count)), tiles)
+        return body + self._finish()
+
+    def _panel(self, group: Expr, column: Expr, width: int) -> ir.Block:
+        """The sums of a panel.
+
+        Arguments:
+            group: of columns.
+            column: the first one, in the task.
+            width: how many there are.
+        """
+        body: ir.Block = ()
+        for chunk in self.whole.chunks:
+            number = self.var("chunk")
+            term = number * chunk.length + chunk.start
+            tiles: ir.Block = ()
+            before = 0
+            for block in self.blocks:
+                b = self.var("block")
+                tile = _Tile(self, b * block.length + block.start, block.length, group, column)
+                order = b + before
+                tiles += (ir.For(b, block.count, tile.lower(width, term, chunk.length, order)),)
+                before += block.count
+            body += (ir.For(number, chunk.count, tiles),)
+        return body
+
+    def _finish(self) -> ir.Block:
+        """What follows from the sums."""
+        i, v = self.var("m"), self.var("v")
+        row = ir.For(v, self.columns, self._results(i, v), LoopKind.VECTOR, self.product.lanes)
+        return (ir.For(i, self.rows, (row,)),)
+
+    def _results(self, row: Expr, column: Expr) -> ir.Block:
+        """What follows from the sums in one place of each group."""
+        place = (self.first + row, self.start + column)
+        sums = [ir.Load(self.sums, (row, ir.index(g), column)) for g in range(self.whole.groups)]
+        return store_groups(self.product.binding, self.result, sums, place, self.whole.columns)
+
+
+@dataclass
+class _Tile:
+    """Sums that stay in registers.
+
+    Arguments:
+        task: what it belongs to.
+        row, rows: the first row, in the task, and how many there are.
+        group: of columns.
+        column: the first one, in the task; they are those of a panel.
+    """
+
+    task: _Task
+    row: Expr
+    rows: int
+    group: Expr
+    column: Expr
+
+    @cached_property
+    def whole(self) -> PackedProduct:
+        return self.task.whole
+
+    def lower(self, width: int, term: Expr, terms: int, order: Expr) -> ir.Block:
+        """Adds some terms to the sums.
+
+        Arguments:
+            width: number of columns.
+            term: the first one.
+            terms: how many there are.
+            order: number of blocks of rows that come before.
+        """
+        task, product, phases = self.task, self.task.product, self.whole.phases
+        columns = Columns(width, product.lanes, product.dtype)
+        tile = product.local("tile", (phases, self.rows, width), Space.REGISTER)
+        k, u, m, v = (task.var(hint) for hint in ("k", "u", "m", "v"))
+        asks = self.whole.asks_ahead
+        written = math.lcm(phases, _UNROLLED if asks else 1)
+        body: ir.Block = self._clear(tile, columns)
+        for span in panels(terms, written):
+            depth = term + (k * span.length + span.start)
+            step = self._step(tile, columns, u % phases, depth + u)
+            ahead = self._ahead(depth + terms, span.length, order) if asks else ()
+            inside = (*ahead, ir.For(u, span.length, step, LoopKind.UNROLLED))
+            body += (ir.For(k, span.count, inside),)
+        keep: dict[int, ir.Block] = {}
+        for c, _ in columns.parts:
+            total: Expr = ir.Load(tile, (ir.index(0), m, v + c))
+            for phase in range(1, phases):
+                more = ir.Load(tile, (ir.index(phase), m, v + c))
+                total = ir.binary(ir.BinaryOp.ADD, total, more)
+            place = (self.row + m, self.group, self.column + (v + c))
+            if task.is_collected:
+                keep[c] = (ir.Accumulate(task.sums, place, ReduceOp.ADD, total),)
+            else:
+                keep[c] = (ir.Store(task.sums, place, total),)
+        return (*body, ir.For(m, self.rows, columns.each(v, keep), LoopKind.UNROLLED))
+
+    def _clear(self, tile: Buffer, columns: Columns) -> ir.Block:
+        phase, m, v = (self.task.var(hint) for hint in ("u", "m", "v"))
+        zero = self.task.product.zero
+        stores: dict[int, ir.Block] = {
+            c: (ir.Store(tile, (phase, m, v + c), zero),) for c, _ in columns.parts
+        }
+        nest = ((phase, self.whole.phases), (m, self.rows))
+        return (ir.Alloc(tile), *ir.loop_nest(nest, columns.each(v, stores), LoopKind.UNROLLED))
+
+    def _step(self, tile: Buffer, columns: Columns, phase: Expr, term: Expr) -> ir.Block:
+        """Adds a term."""
+        m, v = self.task.var("m"), self.task.var("v")
+        lets, x = self.task.product.left(self.task.first + self.row + m, term)
+        number = (self.task.start + self.column) // self.whole.width
+        add: dict[int, ir.Block] = {}
+        for c, _ in columns.parts:
+            w = ir.Load(self.whole.packed, (self.group, number, term, v + c))
+            xw = ir.binary(ir.BinaryOp.MUL, x, w)
+            add[c] = (ir.Accumulate(tile, (phase, m, v + c), ReduceOp.ADD, xw),)
+        return (ir.For(m, self.rows, (*lets, *columns.each(v, add)), LoopKind.UNROLLED),)
+
+    def _ahead(self, term: Expr, terms: int, order: Expr) -> ir.Block:
+        """Asks for the next chunk, which lies behind this one; every block of rows for its share.
+
+        Arguments:
+            term: the first of these terms, so much further.
+            terms: how many are being added.
+            order: number of blocks of rows that come before.
+        """
+        share = -(-terms // sum(span.count for span in self.task.blocks))
+        number = (self.task.start + self.column) // self.whole.width
+        return tuple(
+            ir.Prefetch(
+                self.whole.packed, (self.group, number, term + (order * share + i), ir.index(lane))
+            )
+            for i in range(share)
+            for lane in range(0, self.whole.width, _LINE // self.task.product.dtype.size)
+        )
