@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .graph import Graph, Node, Value
-from .layout_blocks import Blocks, is_depthwise, merged_groups
+from .layout_blocks import Blocks, are_small_groups, is_depthwise, merged_groups
 from .layout_rules import InBlocks, Way, aligned_shape, in_blocks
 from .llvm.target import Target
 from .lower.blocked_conv import panel_width
@@ -167,6 +167,8 @@ class _Layout:
         )
         if is_depthwise(op, w.shape):
             return [self._gather(op, x, w, read, read)] if read > 1 else None
+        if are_small_groups(op, w.shape, lanes) and read == written == lanes:
+            return [self._gather(op, x, w, read, written)]
         many = merged_groups(op, w.shape, lanes)
         outer, inner = many * w.shape[0] // op.groups, many * w.shape[1]
         depth, channels = (inner, outer) if isinstance(op, Conv) else (outer, inner)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Blocks of fewer channels are not worth their while, nor are vectors of as many lanes.
 _LEAST = 4
+# The longest row of a kernel of small groups: its weights are held in registers.
+_LONGEST = 8
 # Operations whose results are in the blocks in which they read.
 _FOLLOWING = (
     Pointwise,
@@ -138,8 +140,10 @@ class Blocks:
         if is_depthwise(op, weight):
             yield [x, y], ()
         elif op.groups > 1:
-            dtype = self._graph.type_of(x).dtype
-            many = merged_groups(op, weight, self._target.lanes(dtype))
+            lanes = self._target.lanes(self._graph.type_of(x).dtype)
+            if are_small_groups(op, weight, lanes):
+                return
+            many = merged_groups(op, weight, lanes)
             yield [x], (many * weight[1],)
             yield [y], (many * weight[0] // op.groups,)
 
@@ -147,6 +151,15 @@ class Blocks:
 def is_depthwise(op: Convolution, weight: Shape) -> bool:
     """Whether each group has one input and one output channel."""
     return weight[:2] == (op.groups, 1)
+
+
+def are_small_groups(op: Convolution, weight: Shape, lanes: int) -> bool:
+    """Whether several groups lie in a vector of as many channels in as out."""
+    outer, inner = weight[0] // op.groups, weight[1]
+    is_square = op.groups > 1 and outer == inner
+    whole = lanes % max(1, inner) == weight[0] % lanes == 0
+    is_short = weight[-1] <= _LONGEST and set(op.dilation) == {1}
+    return is_square and 1 < inner < lanes and whole and is_short
 
 
 def merged_groups(op: Convolution, weight: Shape, lanes: int) -> int:

@@ -93,6 +93,8 @@ def _blocks() -> list[Case]:
         _case(blocked.PackWeight(2, 4), weight),
         _case(blocked.PackWeight(2, 3), weight),
         _case(blocked.PackWeight(2, 4, True), weight),
+        _case(blocked.PackWeight(2, 4, True, joined=True), weight),
+        _case(blocked.PackWeight(4, 8, joined=True), weight),
         _case(linear.PackedMatMul(7), spread((3, 5)), spread((1, 2, 5, 4), seed=4)),
         _case(linear.PackedMatMul(14), spread((3, 5)), spread((2, 2, 5, 4), seed=4)),
         *(

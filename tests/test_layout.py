@@ -314,10 +314,20 @@ def test_convolutions_and_their_gradients(name: str, target: Target) -> None:
     same(*net.trained(y.relu()), target)
 
 
+def test_groups_that_fill_vectors_together_stay_apart() -> None:
+    net = Net()
+    x = net.conv(net.input(1, 3, 5, 5), 64)
+    changed = same(*net.outputs(net.conv(x, 64, groups=32).sum((2, 3))))
+    ops = [n.op for n in changed.nodes() if isinstance(n.op, BlockedConv)]
+    assert [op.convolution.groups for op in ops] == [1, 32]
+    assert [(op.block, op.joins_groups(4)) for op in ops] == [(4, False), (4, True)]
+    assert reorders(changed) == 0
+
+
 def test_narrow_groups_are_merged_until_they_fill_vectors() -> None:
     net = Net()
     x = net.conv(net.input(1, 3, 5, 5), 64)
-    y = net.conv(x, 64, groups=32)
+    y = net.conv(x, 128, groups=32)
     changed = same(*net.outputs(y.sum((2, 3))))
     groups = [n.op.convolution.groups for n in changed.nodes() if isinstance(n.op, BlockedConv)]
     assert groups == [1, 16]

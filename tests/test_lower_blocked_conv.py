@@ -236,7 +236,7 @@ POOLS = {
     "everywhere": (Case(1, 8, 24, (9, 20), square(3, padding=1)), square(3, 1, 1)),
     "rest unread": (Case(1, 8, 8, (11, 9), square(2), panel=8), square(3, stride=4)),
     "dilated": (Case(2, 8, 8, (12, 13), square(3, padding=1)), square(2, 2, 1, dilation=3)),
-    "groups": (CASES["groups of 4"], square(2, stride=2)),
+    "groups": (Case(1, 16, 16, (5, 8), square(3, padding=1), groups=2), square(2, 2)),
     "depthwise": (CASES["depthwise"], square(3, 2, 1)),
     "many rows": (Case(1, 8, 8, (61, 30), square(3, padding=1), panel=8), square(3, 2, 1)),
     "1-D": (CASES["1-D"], Window((3,), (2,), ((1, 1),), (1,))),

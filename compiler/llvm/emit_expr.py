@@ -23,7 +23,7 @@ from ..types import DType
 from . import arithmetic, memory
 from .arithmetic import register_type
 from .builder import I1, I32, I64, Value, constant
-from .linear import Linear, weighted_sum
+from .linear import Linear, Staggered, weighted_sum
 from .scope import Place, Result, Scope
 
 # What an int64 that comes from a narrower type is bounded by.
@@ -200,6 +200,9 @@ class ExpressionEmitter:
         """`a op b` of int64."""
         scope = self.scope
         x, y = scope.linear(a), scope.linear(b)
+        staggered = self._staggered(op, a, b)
+        if staggered is not None:
+            return staggered
         if x is not None and y is not None:
             if op is BinaryOp.ADD or op is BinaryOp.SUB:
                 return x.plus(y, 1 if op is BinaryOp.ADD else -1)
@@ -211,7 +214,23 @@ class ExpressionEmitter:
                     return found
         return self._binary_values(op, scope.value(a), scope.value(b))
 
+    def _staggered(self, op: BinaryOp, a: Result, b: Result) -> Result | None:
+        """Sums and multiples of what has its lanes a known distance apart."""
+        if isinstance(b, Staggered) and op in (BinaryOp.ADD, BinaryOp.MUL):
+            a, b = b, a
+        y = self.scope.linear(b)
+        if not isinstance(a, Staggered) or y is None:
+            return None
+        if op is BinaryOp.ADD or op is BinaryOp.SUB:
+            return a.plus(y, 1 if op is BinaryOp.ADD else -1)
+        if op is BinaryOp.MUL and y.known is not None:
+            return a.times(y.known)
+        return None
+
     def _product(self, a: Result, b: Result) -> Result:
+        staggered = self._staggered(BinaryOp.MUL, a, b)
+        if staggered is not None:
+            return staggered
         x, y = self.scope.linear(a), self.scope.linear(b)
         if x is not None and y is not None:
             if y.known is not None:
@@ -254,6 +273,9 @@ class ExpressionEmitter:
         modulo = op is BinaryOp.MOD
         if low >= 0 and high < by:
             divided: Result = rest if modulo else Linear()
+        elif not rest.terms:
+            numbers = [rest.const + rest.step * lane for lane in range(scope.lanes)]
+            divided = Staggered(Linear(), tuple(n % by if modulo else n // by for n in numbers))
         else:
             divided = self._quotient(op, scope.value(rest), by, low, high)
         return self.integer(BinaryOp.ADD, divided, Linear(0, {}, step) if modulo else quotient)

@@ -69,6 +69,25 @@ class Linear:
         return Linear(self.const + amount, self.terms, self.step) if amount else self
 
 
+@dataclass(frozen=True, slots=True)
+class Staggered:
+    """form + lanes[lane]: an int64 whose lanes are a known distance from each other.
+
+    So is a quotient or remainder of the lane: `lane // 4 * 4` is 0 0 0 0 4 4 4 4.
+    """
+
+    form: Linear
+    lanes: tuple[int, ...]
+
+    def plus(self, other: Linear, sign: int = 1) -> Staggered:
+        """The number plus a form."""
+        lanes = tuple(n + sign * other.step * lane for lane, n in enumerate(self.lanes))
+        return Staggered(self.form.plus(other.uniform, sign), lanes)
+
+    def times(self, factor: int) -> Staggered:
+        return Staggered(self.form.times(factor), tuple(factor * n for n in self.lanes))
+
+
 def weighted_sum(forms: Sequence[Linear], weights: Sequence[int]) -> Linear:
     """The sum of each form times its weight: an offset from indices and strides."""
     const = step = 0

@@ -7,7 +7,7 @@ from math import gcd
 
 from .arithmetic import from_memory, memory_type, to_memory
 from .builder import I64, Value, constants, poison
-from .linear import Linear
+from .linear import Linear, Staggered
 from .scope import Place, Result, Scope
 
 # Alignment of local buffers, in bytes.
@@ -36,6 +36,8 @@ def load(scope: Scope, place: Place, offset: Result) -> Value:
             loaded = _load_every_second(scope, place, offset)
         else:
             loaded = _load_lanes(scope, place, offset)
+    elif isinstance(offset, Staggered):
+        loaded = _load_staggered(scope, place, offset)
     else:
         loaded = _load_lanes(scope, place, offset)
     return from_memory(f, loaded, dtype)
@@ -136,6 +138,30 @@ def _load_every_second(scope: Scope, place: Place, offset: Linear) -> Value:
     return f.shuffle(low, high, order if offset.step > 0 else order[::-1])
 
 
+def _load_staggered(scope: Scope, place: Place, offset: Staggered) -> Value:
+    """One vector, permuted, where all lanes read from the same one.
+
+    It begins at a multiple of its lanes, as each row of the buffer does, so that it lies inside of
+    the row that the lanes read.
+    """
+    lanes = scope.lanes
+    apart = (*place.strides[:-1], place.buffer.shape[-1]) if place.buffer.shape else (1,)
+    first = offset.form.const % lanes
+    start = offset.form.shifted(-first)
+    order = [first + n for n in offset.lanes]
+    is_row = place.strides[-1:] == (1,) and not any(stride % lanes for stride in apart)
+    if place.private or not is_row or scope.facts.multiple(start) % lanes:
+        return _load_lanes(scope, place, offset)
+    if not all(0 <= n < lanes for n in order):
+        return _load_lanes(scope, place, offset)
+    row = scope.f.load(
+        memory_type(place.buffer.dtype, lanes),
+        address(scope, place, start),
+        _align(scope, place, start),
+    )
+    return scope.f.shuffle(row, None, order)
+
+
 def _load_lanes(scope: Scope, place: Place, offset: Result) -> Value:
     f = scope.f
     loaded = poison(memory_type(place.buffer.dtype, scope.lanes))
@@ -152,7 +178,7 @@ def _addresses(scope: Scope, place: Place, offset: Result) -> list[Value]:
         return [
             address(scope, place, first.shifted(lane * offset.step)) for lane in range(scope.lanes)
         ]
-    offset = scope.spread(offset)
+    offset = scope.spread(scope.value(offset))
     return [
         f.gep(place.element, place.pointer, f.extract(offset, lane)) for lane in range(scope.lanes)
     ]

@@ -11,12 +11,12 @@ from typing import TypeAlias
 from ..loops.ir import Buffer
 from ..types import row_major_strides
 from .arithmetic import memory_type
-from .builder import I64, FunctionBuilder, Type, Value, constant
-from .linear import Fact, Facts, Linear
+from .builder import I64, FunctionBuilder, Type, Value, constant, constants
+from .linear import Fact, Facts, Linear, Staggered
 
-# What an expression gives: an index as long as it is linear, else a value in a register, scalar
-# if it is the same for all lanes.
-Result: TypeAlias = Value | Linear
+# What an expression gives: an index as long as it is linear or its lanes are a known distance from
+# each other, else a value in a register, scalar if it is the same for all lanes.
+Result: TypeAlias = Value | Linear | Staggered
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ class Scope:
         """An int64 as a linear form; None if it is a vector without one."""
         if isinstance(result, Linear):
             return result
+        if isinstance(result, Staggered):
+            return None
         if result.number is not None:
             return Linear(int(result.number))
         if result.type.lanes > 1:
@@ -105,12 +107,23 @@ class Scope:
         """The result in a register: a vector if it differs between lanes."""
         if isinstance(result, Value):
             return result
+        if isinstance(result, Staggered):
+            return self._staggered(result)
         low, high = self.facts.bounds(result, self.lanes)
         total = self.sum(result)
         if result.step and self.lanes > 1:
             total = self.f.ramp(total, result.step, self.lanes)
         if total.number is None:
             self.facts.setdefault(total.text, Fact(self.depth, low, high))
+        return total
+
+    def _staggered(self, result: Staggered) -> Value:
+        low, high = self.facts.bounds(result.form, 1)
+        first = self.spread(self.sum(result.form))
+        total = self.f.add(first, constants(I64, result.lanes))
+        if total.number is None:
+            least, most = min(result.lanes), max(result.lanes)
+            self.facts.setdefault(total.text, Fact(self.depth, low + least, high + most))
         return total
 
     def sum(self, form: Linear, *, with_constant: bool = True) -> Value:

@@ -33,6 +33,7 @@ from .contraction import Axis, Contraction, Factor, Place, Tiling
 from .depthwise import depthwise_form, lower_depthwise
 from .elements import Index
 from .gather import Gather, Part
+from .grouped_conv import grouped_form, lower_grouped
 from .padding import reader
 from .pointwise_depthwise import PointwiseDepthwise, flat_before
 from .pool import pooling_behind
@@ -72,6 +73,9 @@ def panel_width(op: BlockedConv, x: TensorType, target: Target) -> int:
         x: what it reads, in blocks.
         target: the machine.
     """
+    lanes = target.lanes(x.dtype)
+    if op.joins_groups(lanes):
+        return lanes
     graph = Graph()
     packed = op.packing(1).infer(x.with_shape(op.weight))
     inputs = [graph.input(type, name) for type, name in ((x, "x"), (packed[0], "w"))]
@@ -240,6 +244,9 @@ class BlockedGather(Gather):
             form = depthwise_form(self)
             if form is not None:
                 return lower_depthwise(self, form)
+        grouped = grouped_form(self)
+        if grouped is not None:
+            return lower_grouped(self, grouped)
         parts = [self.part(slides) for slides in self.slides()]
         body: ir.Block = ()
         for part in parts:

@@ -394,6 +394,14 @@ def _(op: PackWeight, node: Node, elements: Elements, index: Index) -> Expr:
     outer, inner = shape[0] // op.groups, shape[1]
     channels = inner if op.transposed else outer
     channel = panel * op.panel + lane
+    if op.joined:
+        total = op.groups * channels
+        place = ir.clamp(channel, 0, total - 1) if total % op.panel else channel
+        group, place = place // channels, place % channels
+        pair = (depth, place) if op.transposed else (place, depth)
+        x = elements.at(w, (group * outer + pair[0], pair[1], *taps))
+        zero = Const(0.0, node.types[0].dtype)
+        return _guarded([channel < total] if total % op.panel else [], x, zero)
     place = ir.clamp(channel, 0, channels - 1) if channels % op.panel else channel
     pair = (depth, place) if op.transposed else (place, depth)
     x = elements.at(w, (group * outer + pair[0], pair[1], *taps))

@@ -31,17 +31,21 @@ def _panels(binding: Binding, result: Value, w: Value, op: PackWeight) -> ir.Blo
     packed = binding.outputs[result]
     groups, _, depth, *taps, width = packed.shape
     outer, inner = binding.shape(w)[0] // op.groups, binding.shape(w)[1]
+    channels = inner if op.transposed else outer
     lanes = binding.lanes(packed.dtype)
     zero = ir.Const(0.0, packed.dtype)
     body: ir.Block = ()
-    for span in panels(inner if op.transposed else outer, width):
+    for span in panels(op.groups * channels if op.joined else channels, width):
         group, panel, place, lane = (binding.var(hint) for hint in ("g", "p", "c", "v"))
         kernel = [binding.var("t") for _ in taps]
         number = panel + span.start // width
         channel = number * width + lane
+        of: ir.Expr = group
+        if op.joined:
+            of, channel = channel // channels, channel % channels
         pair = (place, channel) if op.transposed else (channel, place)
         elements = binding.elements()
-        x = elements.at(w, (group * outer + pair[0], pair[1], *kernel))
+        x = elements.at(w, (of * outer + pair[0], pair[1], *kernel))
         store = ir.Store(packed, (group, number, place, *kernel, lane), x)
         row = (*elements.take_block(), store)
         rows: ir.Block = (ir.For(lane, span.length, row, LoopKind.VECTOR, lanes),)

@@ -22,6 +22,9 @@ from .base import Op, apply
 from .conv import Conv, ConvInputGradient, ConvWeightGradient
 from .pointwise import Gradients, Signals, Tensors
 
+# Lanes of the widest vectors.
+_WIDEST = 16
+
 
 @dataclass(frozen=True)
 class Block(Op):
@@ -72,11 +75,13 @@ class PackWeight(Op):
         groups: of the convolution.
         panel: output channels side by side.
         transposed: for the transpose of a convolution by x, whose output channels are C.
+        joined: whether panels go on from group to group, as if there were one.
     """
 
     groups: int
     panel: int
     transposed: bool = False
+    joined: bool = False
     differentiable: ClassVar[bool] = False
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
@@ -86,23 +91,31 @@ class PackWeight(Op):
         channels, depth = w.shape[0] // self.groups, w.shape[1]
         if self.transposed:
             channels, depth = depth, channels
+        groups = self.groups
+        if self.joined:
+            channels, groups = groups * channels, 1
         panels = -(-channels // self.panel)
-        return (w.with_shape((self.groups, panels, depth, *w.shape[2:], self.panel)),)
+        return (w.with_shape((groups, panels, depth, *w.shape[2:], self.panel)),)
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
         (w,) = inputs
         w = w.reshape(self.groups, w.shape[0] // self.groups, *w.shape[1:])
         if self.transposed:
             w = w.swapaxes(1, 2)
+        if self.joined:
+            w = w.reshape(1, -1, *w.shape[2:])
         fill = -w.shape[1] % self.panel
         w = np.pad(w, ((0, 0), (0, fill), *((0, 0),) * (w.ndim - 2)))
-        w = w.reshape(self.groups, w.shape[1] // self.panel, self.panel, *w.shape[2:])
+        w = w.reshape(w.shape[0], w.shape[1] // self.panel, self.panel, *w.shape[2:])
         return (np.ascontiguousarray(np.moveaxis(w, 2, -1)),)
 
     def unpacked(self, packed: Array, shape: Shape) -> Array:
         """The weight of that shape that `packed` was made from."""
         w = np.moveaxis(packed, -1, 2)
-        w = w.reshape(self.groups, -1, *w.shape[3:])
+        w = w.reshape(packed.shape[0], -1, *w.shape[3:])
+        if self.joined:
+            channels = shape[1] if self.transposed else shape[0] // self.groups
+            w = w[0, : self.groups * channels].reshape(self.groups, channels, *w.shape[2:])
         if self.transposed:
             w = w[:, : shape[1]].swapaxes(1, 2)
         else:
@@ -134,8 +147,21 @@ class BlockedConv(Op):
         In a depthwise convolution the channels of different groups lie side by side.
         """
         transposed = isinstance(self.convolution, ConvInputGradient)
+        if self.joins_groups(panel):
+            return PackWeight(self.convolution.groups, panel, transposed, joined=True)
         groups = 1 if self.is_depthwise else self.convolution.groups
         return PackWeight(groups, panel, transposed and not self.is_depthwise)
+
+    def joins_groups(self, panel: int) -> bool:
+        """Whether a panel of so many channels holds several groups, as wide as they are deep."""
+        groups, (outer, inner) = self.convolution.groups, self.weight[:2]
+        is_square = groups > 1 and outer == groups * inner
+        return is_square and 1 < inner < panel and panel % inner == outer % panel == 0
+
+    @property
+    def has_small_groups(self) -> bool:
+        """Whether several of its groups may lie in a vector."""
+        return self.joins_groups(self.weight[1] * 2) and self.weight[1] < _WIDEST
 
     @property
     def is_depthwise(self) -> bool:

@@ -165,7 +165,7 @@ def can_pool(op: Op, window: Window, spatial: Shape) -> bool:
     if isinstance(op, WinogradConv):
         return op.holds(window)
     if isinstance(op, BlockedConv):
-        if window.kernel[-1] > 1 or len(spatial) < 2:
+        if window.kernel[-1] > 1 or len(spatial) < 2 or op.has_small_groups:
             return False
         window, spatial = window.along(slice(-1)), spatial[:-1]
     return isinstance(op, Conv | BlockedConv) and fits_stack(window, spatial)
