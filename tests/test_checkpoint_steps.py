@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_cases import spread
-from test_recurrence import random_step, wide
+from recurrences import random_step, wide
 
 import quern as qn
 from quern import nn

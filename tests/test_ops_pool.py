@@ -1,59 +1,33 @@
-"""Pooling, unpooling and adaptive pooling, against loops over windows and places."""
+"""Pooling: maxima with their positions, sums and averages, their gradients, as in PyTorch."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from gradcheck import check_gradients, run_gradients, run_op
+from gradcheck import check_gradients, run_op
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pooling import AVERAGES, NAMED, Index, distinct, geometries, gradient_of, of, windows
 
-from quern.compiler.errors import DTypeError, ShapeError
-from quern.compiler.graph import Graph
-from quern.compiler.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
-from quern.compiler.ops.base import Op, apply, apply_all, op_from_json, op_to_json
-from quern.compiler.ops.composite import Composite, expansion
+from quern.compiler.ops.base import apply, apply_all
+from quern.compiler.ops.composite import expansion
 from quern.compiler.ops.pool import (
     AvgPool,
     MaxPool,
     MaxPoolGather,
     MaxPoolGradient,
     MaxPoolIndices,
-    MaxUnpool,
-    Pool,
     SumPool,
     SumPoolGradient,
     max_pool_padding,
 )
 from quern.compiler.ops.window import Window
-from quern.compiler.tensor import Tensor
-from quern.compiler.types import Array, DType, TensorType
-
-Index = tuple[int, ...]
-Place = tuple[int, Index]
-
-
-def windows(spatial: Index, w: Window) -> Iterator[tuple[Index, list[Place]]]:
-    """Every window's index, and its places inside the input: (number in the window, index)."""
-    along: list[list[list[int]]] = []
-    for n, k, s, (low, high), d in zip(
-        spatial, w.kernel, w.stride, w.padding, w.dilation, strict=True
-    ):
-        starts = range(-low, n + high - (k - 1) * d, s)
-        along.append([[start + j * d for j in range(k)] for start in starts])
-    for at in itertools.product(*(range(len(a)) for a in along)):
-        every = itertools.product(*(a[i] for a, i in zip(along, at, strict=True)))
-        inside = [
-            (number, place)
-            for number, place in enumerate(every)
-            if all(0 <= p < n for p, n in zip(place, spatial, strict=True))
-        ]
-        yield at, inside
+from quern.compiler.types import Array, TensorType
 
 
 def pooled(x: Array, w: Window, pick: Callable[[list[int], list[Any]], Any]) -> Array:
@@ -76,41 +50,6 @@ def first_maximum(numbers: list[int], elements: list[Any]) -> int:
         if math.isnan(element) or element > elements[best]:
             best = i
     return numbers[best]
-
-
-@st.composite
-def geometries(draw: st.DrawFn, ceil: bool = False) -> tuple[Index, Window]:
-    """Extents of an input and windows that fit it."""
-    rank = draw(st.integers(1, 3))
-
-    def each(low: int, high: int) -> Index:
-        return draw(st.tuples(*[st.integers(low, high)] * rank))
-
-    kernel, stride = each(1, 3), each(1, 4)
-    dilation = (1,) * rank if ceil else each(1, 2)
-    low = each(0, 2)
-    high = low if ceil else each(0, 2)
-    spatial = tuple(
-        max(n, (k - 1) * d + 1 - a - b, 1)
-        for n, k, d, a, b in zip(
-            each(1, (9, 5, 3)[rank - 1]), kernel, dilation, low, high, strict=True
-        )
-    )
-    return spatial, Window(kernel, stride, tuple(zip(low, high, strict=True)), dilation)
-
-
-def of(op: type[Pool], w: Window) -> Any:
-    return op(w.kernel, w.stride, w.padding, w.dilation)
-
-
-def gradient_of(op: type[Op], spatial: Index, w: Window) -> Any:
-    return op(spatial, w.kernel, w.stride, w.padding, w.dilation)  # type: ignore[call-arg]
-
-
-def distinct(shape: Index, seed: int = 0) -> Array:
-    """Numbers that are well apart, so that a small step changes no maximum."""
-    size = math.prod(shape)
-    return (np.random.default_rng(seed).permutation(size) / max(size, 1) - 0.5).reshape(shape)
 
 
 # -- maximum --------------------------------------------------------------------------------------
@@ -156,12 +95,6 @@ def test_positions_take_one_byte_where_they_fit(kernel: Index, dtype: Any) -> No
     assert position.item() == math.prod(kernel) - 1
 
 
-NAMED = {
-    "1-D": ((5,), Window((2,), (2,), ((0, 0),), (1,))),
-    "overlapping, lopsided": ((4, 5), Window((3, 2), (2, 1), ((1, 1), (0, 1)), (1, 1))),
-    "dilated, stride beyond the kernel": ((6, 4), Window((2, 1), (3, 2), ((1, 0), (0, 0)), (2, 1))),
-    "3-D": ((3, 2, 3), Window((2, 2, 2), (1, 1, 2), ((0, 0), (0, 0), (1, 0)), (1, 1, 1))),
-}
 named = pytest.mark.parametrize(("spatial", "w"), NAMED.values(), ids=NAMED)
 
 
@@ -278,19 +211,6 @@ def test_average(
     np.testing.assert_allclose(y, average(x, op), rtol=1e-10, atol=1e-12)
 
 
-AVERAGES = {
-    "plain": ((6,), AvgPool((2,), (2,), ((0, 0),))),
-    "without padding, ceil": (
-        (4, 5),
-        AvgPool((3, 2), (2, 2), ((1, 1), (0, 0)), ceil_mode=True, count_include_pad=False),
-    ),
-    "with padding, ceil": ((6,), AvgPool((3,), (2,), ((1, 1),), ceil_mode=True)),
-    "nothing but padding": ((2,), AvgPool((2,), (1,), ((2, 2),), count_include_pad=False)),
-    "divisor": ((4, 3), AvgPool((2, 2), (1, 1), ((0, 1), (1, 0)), divisor_override=7)),
-    "3-D": ((3, 2, 3), AvgPool((2, 2, 2), (1, 1, 2), ((0, 0), (0, 0), (1, 0)))),
-}
-
-
 @pytest.mark.parametrize(("spatial", "op"), AVERAGES.values(), ids=AVERAGES)
 def test_named_averages_and_their_gradients(
     spatial: Index, op: AvgPool, rng: np.random.Generator
@@ -323,205 +243,8 @@ def test_ceil_mode_gives_the_number_of_windows_that_pytorch_documents(
     assert unchanged == w.padding
 
 
-# -- indices and unpooling ------------------------------------------------------------------------
-
-
-@given(geometry=geometries(), seed=st.integers(0, 99))
-def test_indices_point_at_the_maxima(geometry: tuple[Index, Window], seed: int) -> None:
-    spatial, w = geometry
-    assume(all(places for _, places in windows(spatial, w)))
-    x = distinct((2, 2, *spatial), seed)
-    y, position = run_op(of(MaxPool, w), x)
-    (indices,) = run_op(gradient_of(MaxPoolIndices, spatial, w), position)
-    assert indices.dtype == np.int64
-    planes = x.reshape(2, 2, -1)
-    for at in np.ndindex(*y.shape):
-        assert planes[at[0], at[1], indices[at]] == y[at]
-
-
-def test_unpooling_puts_maxima_back() -> None:
-    x = distinct((2, 3, 4, 6))
-    w = Window((2, 3), (2, 3), ((0, 0),) * 2, (1, 1))
-    y, position = run_op(of(MaxPool, w), x)
-    (indices,) = run_op(gradient_of(MaxPoolIndices, (4, 6), w), position)
-    (back,) = run_op(MaxUnpool((4, 6)), y, indices)
-    (expected,) = run_op(gradient_of(MaxPoolGradient, (4, 6), w), y, position)
-    np.testing.assert_array_equal(back, expected)
-
-
-def test_of_elements_for_the_same_place_the_last_stays_and_wrong_indices_are_clamped() -> None:
-    x = np.array([[[1.0, 2.0, 3.0, 4.0]]], np.float32)
-    (y,) = run_op(MaxUnpool((5,)), x, np.array([[[2, 2, 99, -99]]]))
-    np.testing.assert_array_equal(y, [[[4.0, 0.0, 2.0, 0.0, 3.0]]])
-    (y,) = run_op(MaxUnpool((5,)), x, np.array([[[0, 1, 2, -1]]]))
-    np.testing.assert_array_equal(y, [[[1.0, 2.0, 3.0, 0.0, 4.0]]])
-
-
-def test_the_gradient_of_unpooling_goes_to_each_of_them() -> None:
-    x, indices = np.ones((1, 1, 3)), np.array([[[2, 2, 0]]])
-    weights = np.array([[[5.0, 6.0, 7.0]]])
-    to_x, *_ = run_gradients(lambda x, i: apply(MaxUnpool((3,)), x, i), weights, x, indices)
-    np.testing.assert_array_equal(to_x, [[[7.0, 7.0, 5.0]]])
-
-
-@pytest.mark.parametrize("spatial", [(7,), (2, 4), (2, 2, 2)])
-def test_gradients_of_unpooling(spatial: Index, rng: np.random.Generator) -> None:
-    shape = (2, 2, 2, *(1,) * (len(spatial) - 1))
-    places = [rng.permutation(math.prod(spatial))[:2] for _ in range(4)]
-    indices = np.array(places, np.int64).reshape(shape)
-    check_gradients(
-        lambda x, i: apply(MaxUnpool(spatial), x, i), rng.standard_normal(shape), indices
-    )
-
-
-# -- adaptive -------------------------------------------------------------------------------------
-
-
-def adaptive(x: Array, output_size: Index, pick: Callable[[Array], Any]) -> Array:
-    y = np.zeros((*x.shape[:2], *output_size))
-    for n, c, *at in np.ndindex(*y.shape):
-        cut = tuple(
-            slice(math.floor(i * m / o), math.ceil((i + 1) * m / o))
-            for i, m, o in zip(at, x.shape[2:], output_size, strict=True)
-        )
-        y[(n, c, *at)] = pick(x[(n, c, *cut)])
-    return y
-
-
-@given(data=st.data(), rank=st.integers(1, 3), seed=st.integers(0, 99))
-def test_adaptive_pooling(data: st.DataObject, rank: int, seed: int) -> None:
-    most = (9, 6, 4)[rank - 1]
-    extents = st.tuples(*[st.integers(1, most)] * rank)
-    spatial, size = data.draw(extents), data.draw(extents)
-    x = np.random.default_rng(seed).standard_normal((2, 2, *spatial))
-    (mean,) = run_op(AdaptiveAvgPool(size), x)
-    np.testing.assert_allclose(mean, adaptive(x, size, np.mean), rtol=1e-10, atol=1e-12)
-    (largest,) = run_op(AdaptiveMaxPool(size), x)
-    np.testing.assert_array_equal(largest, adaptive(x, size, np.max))
-
-
-def test_none_keeps_an_extent() -> None:
-    x = distinct((1, 2, 6, 5))
-    (y,) = run_op(AdaptiveAvgPool((3, None)), x)
-    np.testing.assert_allclose(y, adaptive(x, (3, 5), np.mean), rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("spatial", "size"),
-    [((5,), (3,)), ((6,), (3,)), ((4, 5), (2, 3)), ((3, 3), (1, 1)), ((2,), (3,))],
-)
-def test_gradients_of_adaptive_pooling(spatial: Index, size: Index) -> None:
-    x = distinct((1, 2, *spatial))
-    for op in (AdaptiveAvgPool(size), AdaptiveMaxPool(size)):
-        check_gradients(lambda x, op=op: apply(op, x), x)
-
-
-def test_of_equal_maxima_the_first_in_row_major_order_gets_the_gradient() -> None:
-    x = np.array([[[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]])
-    weights = np.array([[[[2.0, 3.0], [5.0, 7.0]]]])
-    (to_x,) = run_gradients(lambda x: apply(AdaptiveMaxPool((2, 2)), x), weights, x)
-    np.testing.assert_array_equal(to_x, [[[[0.0, 5.0, 0.0], [5.0, 7.0, 0.0], [0.0, 0.0, 0.0]]]])
-
-
-# -- types, errors, files -------------------------------------------------------------------------
-
-ALL_OF_THEM: list[Op] = [
-    *(of(kind, w) for kind in (MaxPool, MaxPoolGather, SumPool) for _, w in NAMED.values()),
-    *(
-        gradient_of(kind, spatial, w)
-        for kind in (MaxPoolGradient, SumPoolGradient, MaxPoolIndices)
-        for spatial, w in NAMED.values()
-    ),
-    *(op for _, op in AVERAGES.values()),
-    MaxUnpool((3, 4)),
-    AdaptiveAvgPool((3, None)),
-    AdaptiveMaxPool((3, 4)),
-]
-
-
-def test_json() -> None:
-    for op in ALL_OF_THEM:
-        assert op_from_json(op_to_json(op)) == op
-
-
-COMPOSITES: list[tuple[Composite, TensorType]] = [
-    *((op, TensorType((2, 3, *spatial))) for spatial, op in AVERAGES.values()),
-    *(
-        (gradient_of(MaxPoolIndices, s, w), TensorType((2, 3, *w.outputs(s)), DType.UINT8))
-        for s, w in NAMED.values()
-    ),
-    (AdaptiveAvgPool((3, None)), TensorType((2, 3, 7, 5))),
-    (AdaptiveMaxPool((2, 4)), TensorType((2, 3, 7, 4))),
-    (AdaptiveMaxPool((2, 2)), TensorType((2, 3, 8, 4))),
-]
-
-
-@pytest.mark.parametrize(("op", "type"), COMPOSITES, ids=[str(op) for op, _ in COMPOSITES])
-def test_what_composites_say_of_their_type_is_what_they_expand_to(
-    op: Composite, type: TensorType
-) -> None:
-    graph = expansion(op, (type,))
-    assert op.infer(type) == tuple(graph.type_of(v) for v in graph.outputs.values())
-
-
-F32, I64, U8 = DType.FLOAT32, DType.INT64, DType.UINT8
-PLAIN = Window((2, 2), (2, 2), ((0, 0),) * 2, (1, 1))
-X = TensorType((1, 3, 8, 8))
-
-
-@pytest.mark.parametrize(
-    ("op", "types", "message"),
-    [
-        (
-            MaxPool((2,), (1,), ((3, 0),), (1,)),
-            [TensorType((1, 1, 4))],
-            r"window 0 along spatial axis 0 of extent 4 holds nothing but padding \(kernel 2",
-        ),
-        (
-            MaxPool((2,), (1,), ((1, 1),), (2,)),
-            [TensorType((1, 1, 1))],
-            r"nothing but padding .* dilation 2\); make the padding smaller",
-        ),
-        (of(MaxPool, PLAIN), [TensorType((1, 1, 1, 4))], r"over 2 places .* axis 0 of extent 1"),
-        (of(MaxPool, PLAIN), [TensorType((1, 1, 4))], r"over 2 spatial axes, the input .* has 1"),
-        (of(MaxPool, PLAIN), [TensorType((4, 4))], r"\(N, C, \*spatial\)"),
-        (of(SumPool, PLAIN), [X.with_dtype(I64)], r"got int64; cast first"),
-        (
-            of(MaxPoolGather, PLAIN),
-            [X, TensorType((1, 3, 4, 4), I64)],
-            r"positions in a kernel \(2, 2\) of 4 places are uint8, got int64",
-        ),
-        (
-            of(MaxPoolGather, PLAIN),
-            [X, TensorType((1, 3, 4, 5), U8)],
-            r"positions uint8\[1, 3, 4, 5\] do not fit the windows of float32\[1, 3, 4, 4\]",
-        ),
-        (
-            gradient_of(SumPoolGradient, (8, 8), PLAIN),
-            [TensorType((1, 3, 4, 5))],
-            r"extents \(4, 5\), but pooling \(8, 8\) gives \(4, 4\)",
-        ),
-        (AvgPool((2, 2), (2, 2), ((0, 0),) * 2, divisor_override=0), [X], r"divisor_override is 0"),
-        (AvgPool((2, 2), (2,), ((0, 0),) * 2), [X], r"stride \(2,\) has 1 entries"),
-        (
-            gradient_of(MaxPoolIndices, (8, 8), PLAIN),
-            [TensorType((1, 3, 4, 3), U8)],
-            r"do not fit the windows",
-        ),
-        (MaxUnpool((8, 8)), [X, X], r"indices .* must be int64\[1, 3, 8, 8\]"),
-        (MaxUnpool((8,)), [X, X.with_dtype(I64)], r"2 spatial axes and cannot be unpooled to"),
-        (AdaptiveAvgPool((3,)), [X], r"output_size \(3,\) has 1 entries, .* has 2 spatial axes"),
-        (AdaptiveMaxPool((0, 2)), [X], r"cannot be pooled to \(0, 2\)"),
-    ],
-)
-def test_clashes_are_named(op: Any, types: list[TensorType], message: str) -> None:
-    graph = Graph()
-    inputs = [graph.input(type) for type in types]
-    with pytest.raises((ShapeError, DTypeError), match=rf"^pool1 \(.*\): .*{message}"):
-        graph.apply(op, *inputs, name="pool1")
-
-
 # -- parity ---------------------------------------------------------------------------------------
+
 
 PARITY = [
     ((7,), (3,), (2,), (1,)),
@@ -562,43 +285,3 @@ def test_parity_with_pytorch(
         (y,) = run_op(AvgPool(kernel, stride, pairs, ceil, include), x)
         expected = avg_pool(torch.tensor(x), kernel, stride, padding, ceil, include)
         np.testing.assert_allclose(y, expected.numpy(), rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("spatial", "size"), [((7,), (3,)), ((6, 5), (4, 3)), ((3, 4), (5, 2)), ((3, 4, 5), (2, 2, 3))]
-)
-def test_parity_of_adaptive_pooling_with_pytorch(spatial: Index, size: Index) -> None:
-    torch = pytest.importorskip("torch")
-    f = torch.nn.functional
-    rank = len(spatial)
-    rng = np.random.default_rng(rank)
-    # Few different numbers, so that there are ties.
-    x, dy = rng.integers(0, 3, (2, 2, *spatial)) / 1.0, rng.standard_normal((2, 2, *size))
-    functions = {
-        AdaptiveAvgPool(size): f"adaptive_avg_pool{rank}d",
-        AdaptiveMaxPool(size): f"adaptive_max_pool{rank}d",
-    }
-    for op, name in functions.items():
-        held = torch.tensor(x, requires_grad=True)
-        expected = getattr(f, name)(held, size)
-        (dx,) = torch.autograd.grad(expected, held, torch.tensor(dy))
-
-        def pool(x: Tensor, op: Op = op) -> Tensor:
-            return apply(op, x)
-
-        np.testing.assert_allclose(run_op(op, x)[0], expected.detach().numpy(), rtol=1e-12)
-        (to_x,) = run_gradients(pool, dy, x)
-        np.testing.assert_allclose(to_x, dx.numpy(), rtol=1e-12, atol=1e-14)
-
-
-def test_parity_of_unpooling_with_pytorch(rng: np.random.Generator) -> None:
-    torch = pytest.importorskip("torch")
-    x, dy = rng.standard_normal((2, 3, 2, 2)), rng.standard_normal((2, 3, 4, 4))
-    indices = np.stack([rng.permutation(16)[:4] for _ in range(6)]).reshape(x.shape)
-    held = torch.tensor(x, requires_grad=True)
-    expected = torch.nn.functional.max_unpool2d(held, torch.tensor(indices), 2)
-    (dx,) = torch.autograd.grad(expected, held, torch.tensor(dy))
-    (y,) = run_op(MaxUnpool((4, 4)), x, indices)
-    np.testing.assert_array_equal(y, expected.detach().numpy())
-    to_x, *_ = run_gradients(lambda x, i: apply(MaxUnpool((4, 4)), x, i), dy, x, indices)
-    np.testing.assert_array_equal(to_x, dx.numpy())

@@ -1,10 +1,8 @@
-"""Where values live and when threads wait, checked by simulations apart from the planner."""
+"""Where values live: what holds for every plan, memory, and graphs at the edge."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,59 +11,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import lenet
 from oracles import graph_of
+from plan_simulation import F, Plan, after_a_run, check, copies, of, planned
 from random_graphs import graphs
 
 from quern.compiler.autodiff import differentiate
-from quern.compiler.driver import Options, compile_graph, lower_groups, optimize
-from quern.compiler.errors import CompileError
+from quern.compiler.driver import Options, compile_graph
 from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph, Value
-from quern.compiler.llvm.phases import split
-from quern.compiler.loops import ir
-from quern.compiler.lower.binding import Lowered
 from quern.compiler.ops.base import apply
-from quern.compiler.ops.leaf import Input, State
 from quern.compiler.ops.movement import Concat
-from quern.compiler.ops.pointwise import Relu
-from quern.compiler.passes.hoist import hoist
-from quern.compiler.passes.partition import Group, storage
-from quern.compiler.passes.snapshot import Snapshot
-from quern.compiler.placed import Placed
-from quern.compiler.plan import Planner, place
 from quern.compiler.plan import _Block as Block
-from quern.compiler.report import Report
+from quern.compiler.plan import place
 from quern.compiler.tensor import Tensor
 from quern.compiler.training import build_training_step
 from quern.compiler.types import Array, DType, TensorType
 from quern.optim import SGD, Adam
 from quern.runtime.executable import Executable
-from quern.runtime.program import Program, Slot, SlotKind, program_from_json, program_to_json
+from quern.runtime.program import SlotKind
 
 Case = tuple[Graph, dict[str, Array]]
-F = np.float32
 FEW = settings(max_examples=20, suppress_health_check=list(HealthCheck))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A plan and what it was made of."""
-
-    graph: Graph
-    kernels: list[Placed]
-    program: Program
-
-
-def planned(graph: Graph) -> Plan:
-    """The plan of a graph after all passes."""
-    prepared = hoist(optimize(graph.verify(), Options(), Report()))
-    main = Snapshot().apply(prepared.main)
-    planner = Planner(main, lower_groups(main, Options(), Report()))
-    program = planner.run()
-    return Plan(main, planner.kernels, program)
-
-
-def of(function: Callable[..., Any], *arrays: Array) -> Plan:
-    return planned(graph_of(function, *arrays)[0])
 
 
 def updating(graph: Graph) -> Graph:
@@ -77,188 +42,6 @@ def updating(graph: Graph) -> Graph:
         graph.outputs[f"sum{number}"] = total.value
         graph.updates[f"s{number}"] = total.value if number % 2 else value
     return graph
-
-
-# -- simulations -----------------------------------------------------------------------------------
-
-
-def accesses(body: ir.Block) -> Iterator[tuple[str, bool]]:
-    """(buffer, whether it is written) of every access in statements."""
-
-    def loads(expr: ir.Expr) -> Iterator[str]:
-        if isinstance(expr, ir.Load):
-            yield expr.buffer.name
-        for child in ir.children(expr):
-            yield from loads(child)
-
-    for stmt in ir.walk(body):
-        if isinstance(stmt, ir.Store | ir.Accumulate):
-            yield stmt.buffer.name, True
-        for expr in ir.expressions(stmt):
-            for name in loads(expr):
-                yield name, False
-
-
-@dataclass(frozen=True)
-class Event:
-    """A step of a program and the memory it touches."""
-
-    reads: frozenset[Slot]
-    writes: frozenset[Slot]
-    parallel: bool
-    barrier: bool
-
-
-def events(plan: Plan) -> list[Event]:
-    found = []
-    steps = iter(plan.program.steps)
-    for placed, call in zip(plan.kernels, plan.program.kernels, strict=True):
-        kernel = placed.lowered.kernel
-        slots = [plan.program.slots[s] for s in call.slots]
-        where = dict(zip((b.name for b in kernel.buffers), slots, strict=True))
-        for body in split(kernel):
-            step = next(steps)
-            touched = [a for a in accesses((*body.lets, *body.body)) if a[0] in where]
-            reads = frozenset(where[name] for name, written in touched if not written)
-            writes = frozenset(where[name] for name, written in touched if written)
-            found.append(Event(reads, writes, step.parallel, step.barrier))
-    assert next(steps, None) is None
-    return found
-
-
-def overlap(a: Slot, b: Slot) -> bool:
-    if a.kind is not b.kind:
-        return False
-    if a.kind is SlotKind.ARENA:
-        return max(a.offset, b.offset) < min(a.offset + a.nbytes, b.offset + b.nbytes)
-    return a.name == b.name and a.nbytes > 0
-
-
-def races(found: list[Event]) -> list[tuple[int, int]]:
-    """Pairs of steps that two threads may run at once though one writes what the other touches.
-
-    A thread runs its share of a parallel step as soon as it has done what comes before; a serial
-    step is run by the first thread alone. Only a barrier holds the others back.
-    """
-    pairs = []
-    for later, event in enumerate(found):
-        for earlier in range(later - 1, -1, -1):
-            if found[earlier + 1].barrier:
-                break
-            other = found[earlier]
-            hazards = [(a, b) for a in event.reads | event.writes for b in other.writes]
-            hazards += [(a, b) for a in event.writes for b in other.reads]
-            if (event.parallel or other.parallel) and any(overlap(a, b) for a, b in hazards):
-                pairs.append((earlier, later))
-    return pairs
-
-
-def check_contents(plan: Plan) -> None:
-    """Runs the plan on tokens in place of numbers: every kernel finds the values that it wants.
-
-    Each byte that is written holds the name of its value. A kernel that may do its work in place
-    is trusted to, where the loops say so; nothing else may be overwritten before it is read.
-    """
-    graph, program = plan.graph, plan.program
-    arena = np.full(program.arena_bytes, "", object)
-    owned: dict[tuple[SlotKind, str], Value | str] = {}
-    for node in graph.nodes():
-        kind = {Input: SlotKind.INPUT}.get(type(node.op))  # type: ignore[call-overload]
-        kind = SlotKind.STATE if isinstance(node.op, State) else kind or SlotKind.CONSTANT
-        owned[kind, node.name] = Value(node.name)
-
-    def holds(slot: Slot, value: Value) -> bool:
-        if slot.kind is SlotKind.ARENA:
-            return found_at(slot.offset, value)
-        return owned.get((slot.kind, slot.name)) == value
-
-    def found_at(begin: int, value: Value) -> bool:
-        """Whether a value begins at a byte, itself or put together from its parts."""
-        end = begin + graph.type_of(value).nbytes
-        if all(held == value for held in arena[begin:end]):
-            return True
-        node = graph.producer(value)
-        if not isinstance(node.op, Concat) or math.prod(value_shape(value)[: node.op.axis]) > 1:
-            return False
-        for part in graph.inputs_of(node.name):
-            if not found_at(begin, storage(graph, part)):
-                return False
-            begin += graph.type_of(part).nbytes
-        return True
-
-    def value_shape(value: Value) -> tuple[int, ...]:
-        return graph.type_of(value).shape
-
-    for placed, call in zip(plan.kernels, program.kernels, strict=True):
-        slots = [program.slots[s] for s in call.slots]
-        arguments = [storage(graph, v) for v in placed.lowered.arguments]
-        written = list(placed.group.outputs) if placed.group else [arguments[1]]
-        given = list(zip(arguments, slots, strict=False))
-        sources = given if placed.group else given[:1]
-        for value, slot in sources:
-            if value not in written:
-                assert holds(slot, value), f"{call.name} does not find {value} in {slot}"
-        targets = [(v, s) for v, s in given if v in written] if placed.group else given[1:]
-        scratch = slots[len(arguments) :]
-        for i, (value, slot) in enumerate(targets):
-            for other in (*scratch, *(s for _, s in targets[i + 1 :])):
-                assert not overlap(slot, other), f"{call.name} writes {value} over its own memory"
-            for source, where in sources:
-                if source not in written and overlap(slot, where):
-                    same = (where.offset, where.nbytes) == (slot.offset, slot.nbytes)
-                    assert same, f"{call.name} writes {value} over part of {source}"
-                    in_place = {(storage(graph, a), b) for a, b in placed.shareable}
-                    assert (source, value) in in_place, f"{call.name}: {value} over {source}"
-        for slot in scratch:
-            assert not any(overlap(slot, place) for _, place in given)
-            arena[slot.offset : slot.offset + slot.nbytes] = "scratch"
-        for value, slot in targets:
-            content = value if placed.group else sources[0][0]
-            if slot.kind is SlotKind.ARENA:
-                arena[slot.offset : slot.offset + slot.nbytes] = content
-            else:
-                owned[slot.kind, slot.name] = content
-    for name, value in graph.updates.items():
-        assert owned[SlotKind.STATE, name] == storage(graph, value), f"{name} is not updated"
-    copied = {c.name: program.slots[c.source] for c in program.copies}
-    for name, value in graph.outputs.items():
-        slot = copied.get(name, Slot(SlotKind.OUTPUT, name, graph.type_of(value).nbytes))
-        assert holds(slot, storage(graph, value)), f"output {name} is lost"
-
-
-def peak(plan: Plan) -> int:
-    """Bytes that are alive at once at the worst kernel: values of the arena, and scratch."""
-    last: dict[Slot, int] = {}
-    first: dict[Slot, int] = {}
-    for number, call in enumerate(plan.program.kernels):
-        for slot in (plan.program.slots[s] for s in call.slots):
-            if slot.kind is SlotKind.ARENA:
-                first.setdefault(slot, number)
-                last[slot] = number
-    taken = np.zeros((len(plan.kernels), plan.program.arena_bytes), bool)
-    for slot, begin in first.items():
-        taken[begin : last[slot] + 1, slot.offset : slot.offset + slot.nbytes] = True
-    return int(taken.sum(axis=1).max(initial=0))
-
-
-def is_part(slot: Slot, slots: list[Slot]) -> bool:
-    """Whether it lies in a larger one."""
-    end = slot.offset + slot.nbytes
-    return any(
-        s.offset <= slot.offset and end <= s.offset + s.nbytes and s.nbytes > slot.nbytes
-        for s in slots
-    )
-
-
-def check(plan: Plan) -> None:
-    """All that holds for every plan."""
-    assert races(events(plan)) == []
-    check_contents(plan)
-    arena = [s for s in plan.program.slots if s.kind is SlotKind.ARENA]
-    assert all(s.offset >= 0 and (s.offset % 64 == 0 or is_part(s, arena)) for s in arena)
-    assert all(s.offset + s.nbytes <= plan.program.arena_bytes for s in arena)
-    assert peak(plan) <= plan.program.arena_bytes <= sum(-(-s.nbytes // 64) * 64 for s in arena)
-    assert program_from_json(program_to_json(plan.program)) == plan.program
 
 
 # -- what holds for every plan ---------------------------------------------------------------------
@@ -381,10 +164,6 @@ def dense(batch: int, layers: int = 3) -> Plan:
     return of(network, np.zeros((batch, 128), F))
 
 
-def copies(plan: Plan) -> int:
-    return sum("copies" in call.note for call in plan.program.kernels)
-
-
 def test_parts_are_written_where_the_whole_has_them() -> None:
     plan = dense(batch=1)
     check(plan)
@@ -450,203 +229,8 @@ def test_outputs_and_updates_take_no_memory_in_between() -> None:
     assert planned(graph).program.arena_bytes == 0
 
 
-# -- updates ---------------------------------------------------------------------------------------
-
-
-UPDATES: dict[str, tuple[Callable[[Graph, Tensor, Tensor], Tensor], int]] = {
-    "a running mean": (lambda graph, x, s: s * 0.9 + x * 0.1, 0),
-    "a running mean of a sum": (lambda graph, x, s: s + x.sum(0, keepdims=True), 0),
-    "what does not read the old contents": (lambda graph, x, s: x.exp(), 0),
-    "an input": (lambda graph, x, s: x, 1),
-    "a constant": (lambda graph, x, s: graph.constant(np.ones((24, 24), F)), 1),
-    "itself": (lambda graph, x, s: s, 0),
-    "the transpose of the old contents": (lambda graph, x, s: s.transpose() + x, 1),
-    "a product that packs the old contents first": (lambda graph, x, s: x @ s, 0),
-}
-
-
-def after_a_run(graph: Graph, feeds: dict[str, Array], threads: int = 2) -> None:
-    """Outputs and states of two runs are what NumPy computes."""
-    executable = Executable(compile_graph(graph, Options(workers=1)).image, threads=threads)
-    states = {n.name: graph.data[n.name] for n in graph.leaves(State)}
-    for _ in range(2):
-        expected = evaluate(graph, {**feeds, **states})
-        found = executable.run(feeds)
-        for name, array in expected.outputs.items():
-            np.testing.assert_allclose(found[name], array, 1e-5, 1e-6, err_msg=name)
-        states |= expected.updates
-        for name, array in executable.state.items():
-            np.testing.assert_allclose(array, states[name], 1e-5, 1e-6, err_msg=name)
-
-
-@pytest.mark.parametrize("name", UPDATES)
-def test_updates_are_written_straight_into_states_where_that_is_right(name: str) -> None:
-    update, copies = UPDATES[name]
-    x = np.arange(576, dtype=F).reshape(24, 24) / 577
-    graph, feeds = graph_of(lambda x: x + 1.0, x)
-    state = graph.buffer(np.zeros((24, 24), F), "state")
-    graph.updates["state"] = update(graph, graph.tensor(Value("x0")), state).value
-    plan = planned(graph)
-    check(plan)
-    assert [k.note for k in plan.program.kernels].count("copy") == copies
-    after_a_run(graph, feeds)
-
-
-def test_a_scalar_counter_is_updated_in_place() -> None:
-    graph = Graph()
-    step = graph.buffer(np.array(0), "step")
-    graph.updates["step"] = (step + 1).value
-    graph.outputs["step"] = graph.updates["step"]
-    plan = planned(graph)
-    assert [k.note for k in plan.program.kernels] == ["pointwise scalar"]
-    after_a_run(graph, {})
-
-
-def test_a_reader_that_comes_later_sees_the_old_contents() -> None:
-    """The gradient of what a layer reads needs the weight that the update replaces."""
-    graph, feeds = graph_of(lambda x: x * 2.0, np.float32(np.eye(4)))
-    w = graph.parameter(np.arange(16, dtype=F).reshape(4, 4), "w")
-    x = graph.tensor(Value("x0"))
-    new = w - x.sum(0, keepdims=True) * 0.1
-    graph.updates["w"] = new.value
-    graph.outputs["both"] = ((new @ x) @ w).value
-    check(planned(graph))
-    after_a_run(graph, feeds)
-
-
-def test_states_that_change_places() -> None:
-    graph = Graph()
-    a, b, c = (graph.buffer(np.full((2, 3), i, F), n) for i, n in enumerate("abc"))
-    graph.updates = {"a": b.value, "b": c.value, "c": a.value}
-    check(planned(graph))
-    after_a_run(graph, {})
-
-
-def test_states_that_change_places_and_are_computed_with() -> None:
-    graph = Graph()
-    a, b = (graph.buffer(np.arange(6, dtype=F).reshape(2, 3) + i, n) for i, n in enumerate("ab"))
-    graph.updates = {"a": (b * 2.0).value, "b": a.value}
-    graph.outputs = {"sum": (a + b).value, "old": b.reshape(3, 2).value}
-    check(planned(graph))
-    after_a_run(graph, {})
-
-
-def test_one_value_for_two_states() -> None:
-    graph = Graph()
-    a, b = (graph.buffer(np.full(3, i, F), n) for i, n in enumerate("ab"))
-    total = a + b
-    graph.updates = {"a": total.value, "b": total.value}
-    graph.outputs["total"] = total.value
-    check(planned(graph))
-    after_a_run(graph, {})
-
-
-def test_an_output_that_is_the_old_contents_of_a_state() -> None:
-    graph = Graph()
-    mean = graph.buffer(np.full(3, 8, F), "mean")
-    graph.updates["mean"] = (mean * 0.5).value
-    graph.outputs = {"before": mean.value, "after": graph.updates["mean"]}
-    check(planned(graph))
-    after_a_run(graph, {})
-
-
-def test_a_planner_refuses_old_contents_that_would_be_lost() -> None:
-    graph = Graph()
-    mean = graph.buffer(np.full(3, 8, F), "mean")
-    graph.updates["mean"] = (mean * 0.5).value
-    graph.outputs["before"] = mean.value
-    with pytest.raises(CompileError, match="mean is wanted after graph has replaced it"):
-        Planner(graph, lower_groups(graph, Options(), Report())).run()
-
-
-# -- barriers --------------------------------------------------------------------------------------
-
-
-def buffers(*names: str, size: int = 4096) -> list[ir.Buffer]:
-    return [ir.Buffer(name, (size,)) for name in names]
-
-
-def kernel_of(name: str, reads: ir.Buffer, writes: ir.Buffer, parallel: bool = True) -> ir.Kernel:
-    i = ir.Var("i")
-    body = (ir.Store(writes, (i,), ir.Load(reads, (i,))),)
-    kind = ir.LoopKind.PARALLEL if parallel else ir.LoopKind.SERIAL
-    return ir.Kernel(name, (reads, writes), (ir.For(i, writes.size, body, kind),))
-
-
-def program_of(graph: Graph, *kernels: tuple[ir.Kernel, tuple[str, ...]]) -> Plan:
-    """The plan of hand-written kernels; a kernel computes the node of its last argument."""
-    placed = []
-    for kernel, arguments in kernels:
-        values = tuple(Value(name) for name in arguments)
-        node = graph.node(arguments[-1])
-        group = Group(
-            kernel.name, (node.name,), None, None, node.types[0].shape, (),
-            values[:-1], values[-1:], node.phase,
-        )  # fmt: skip
-        placed.append(Placed(group, Lowered(kernel, values)))
-    planner = Planner(graph, placed)
-    program = planner.run()
-    return Plan(graph, planner.kernels, program)
-
-
-def copies_of_x(count: int, *, from_each_other: bool) -> Graph:
-    graph = Graph()
-    x = graph.input(TensorType((4096,)), "x")
-    y = x
-    for i in range(count):
-        (y,) = graph.apply(Relu(), y if from_each_other else x, name=f"y{i}")
-    graph.outputs = {f"y{i}": Value(f"y{i}") for i in range(count)}
-    return graph
-
-
-def test_threads_wait_for_what_they_read() -> None:
-    a, b = buffers("a", "b")
-    graph = copies_of_x(2, from_each_other=True)
-    first, second = kernel_of("first", a, b), kernel_of("second", a, b)
-    plan = program_of(graph, (first, ("x", "y0")), (second, ("y0", "y1")))
-    assert [s.barrier for s in plan.program.steps] == [False, True]
-    check(plan)
-
-
-def test_threads_do_not_wait_for_what_they_do_not_read() -> None:
-    a, b = buffers("a", "b")
-    graph = copies_of_x(3, from_each_other=False)
-    kernels = [(kernel_of(f"k{i}", a, b), ("x", f"y{i}")) for i in range(3)]
-    plan = program_of(graph, *kernels)
-    assert [s.barrier for s in plan.program.steps] == [False, False, False]
-
-
-def test_serial_kernels_are_in_order_without_waiting() -> None:
-    a, b = buffers("a", "b")
-    graph = copies_of_x(3, from_each_other=True)
-    names = ["x", "y0", "y1", "y2"]
-    kernels = [(kernel_of(f"k{i}", a, b, False), (names[i], names[i + 1])) for i in range(3)]
-    assert [s.barrier for s in program_of(graph, *kernels).program.steps] == [False] * 3
-    last = (kernel_of("k2", a, b, True), ("y1", "y2"))
-    mixed = program_of(graph, *kernels[:2], last)
-    assert [s.barrier for s in mixed.program.steps] == [False, False, True]
-    check(mixed)
-
-
-def test_a_number_that_is_named_before_a_loop_is_waited_for() -> None:
-    """A name at the top of a kernel is loaded by every thread, before its share of the loop."""
-    a, b = buffers("a", "b")
-    i, t = ir.Var("i"), ir.Var("t", DType.FLOAT32)
-    loop = ir.For(i, 4096, (ir.Store(b, (i,), t),), ir.LoopKind.PARALLEL)
-    named = ir.Kernel("named", (a, b), (ir.Let(t, ir.Load(a, (ir.index(5),))), loop))
-    graph = copies_of_x(2, from_each_other=True)
-    plan = program_of(graph, (kernel_of("first", a, b), ("x", "y0")), (named, ("y0", "y1")))
-    assert [s.barrier for s in plan.program.steps] == [False, True]
-    check(plan)
-
-
-def test_small_work_stays_on_one_thread() -> None:
-    small, large = (of(lambda x: x.exp(), np.zeros((64, n), F)) for n in (2, 4096))
-    assert [s.parallel for s in small.program.steps] == [False]
-    assert [s.parallel for s in large.program.steps] == [True]
-
-
 # -- edges -----------------------------------------------------------------------------------------
+
 
 EDGES: dict[str, tuple[Callable[..., Any], list[Array]]] = {
     "outputs that are inputs": (lambda a, b: [b, a, b], [np.ones((2, 3), F), np.zeros(4, F)]),

@@ -1,12 +1,10 @@
-"""Recurrences: what they mean, their gradients, unrolled and rolled, and how they are shown."""
+"""Recurrence: a graph inside of an operation, its gradient, its code, text and pictures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from op_cases import Case, cases, check_gradient, check_values, missing, spread
 from oracles import check_kernels
+from recurrences import (
+    BATCH,
+    F64,
+    HIDDEN,
+    INPUT,
+    NUMBERS,
+    elman_graph,
+    elman_inputs,
+    elman_step,
+    feeds_of,
+    random_step,
+    wide,
+)
 
 from quern.compiler.autodiff import differentiate
-from quern.compiler.body import Body
 from quern.compiler.check import check_gradients
 from quern.compiler.draw import draw
-from quern.compiler.errors import GraphError, ShapeError
+from quern.compiler.errors import GraphError
 from quern.compiler.evaluate import evaluate
 from quern.compiler.flops import graph_flops
-from quern.compiler.graph import Graph, Value
+from quern.compiler.graph import Graph
 from quern.compiler.ops import recurrence
 from quern.compiler.ops.base import apply, op_from_json, op_to_json
 from quern.compiler.ops.conv import Conv
@@ -30,25 +40,10 @@ from quern.compiler.ops.leaf import State
 from quern.compiler.ops.linear import MatMul
 from quern.compiler.ops.recurrence import Recurrence, build_body, recur
 from quern.compiler.passes.expand import Expand
-from quern.compiler.passes.hoist_steps import HoistSteps
 from quern.compiler.passes.unroll import Unroll
 from quern.compiler.serialize import graph_from_json, graph_to_json
 from quern.compiler.tensor import Tensor
-from quern.compiler.types import Array, DType, TensorType
-
-F64 = DType.FLOAT64
-STEPS, BATCH, INPUT, HIDDEN = 4, 2, 3, 5
-
-
-def wide(*shape: int) -> TensorType:
-    return TensorType(shape, F64)
-
-
-def elman_step(
-    h: Tensor, x: Tensor, w: Tensor, u: Tensor, b: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
-    new = (h @ w + x @ u + b).tanh()
-    return [new], [new * 2.0]
+from quern.compiler.types import Array, DType
 
 
 def elman_numpy(
@@ -68,11 +63,6 @@ def elman(steps: int, reverse: bool = False) -> Recurrence:
     return Recurrence(body, steps, states, 1, reverse)
 
 
-def elman_inputs(steps: int) -> tuple[Array, ...]:
-    shapes = ((BATCH, HIDDEN), (steps, BATCH, INPUT), (HIDDEN, HIDDEN), (INPUT, HIDDEN), (HIDDEN,))
-    return tuple(0.5 * spread(shape, seed=i) for i, shape in enumerate(shapes))
-
-
 def scaled_sum() -> Recurrence:
     """S' = s w + x: no products of matrices, so that its gradients are added step by step."""
     types = [("s", wide(3)), ("x", wide(3)), ("w", wide(3))]
@@ -88,10 +78,6 @@ def scaled_sum_numpy(s: Array, x: Array, w: Array) -> tuple[Array, Array]:
     return s, np.stack(results)
 
 
-def fibonacci(a: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    return [b, a + b], [a]
-
-
 def fibonacci_numpy(a: Array, b: Array) -> tuple[Array, Array, Array]:
     numbers = [int(a), int(b)]
     for _ in range(7):
@@ -99,8 +85,6 @@ def fibonacci_numpy(a: Array, b: Array) -> tuple[Array, Array, Array]:
     return np.array(numbers[7]), np.array(numbers[8]), np.array(numbers[:7])
 
 
-COUNT = TensorType((), DType.INT64)
-NUMBERS, _ = build_body("fibonacci", [("a", COUNT), ("b", COUNT)], fibonacci)
 # A body has the dtypes it has; integers are the same in every comparison.
 CASES = [cases(Recurrence(NUMBERS, 7, 2), fibonacci_numpy, np.array(1), np.array(1), rounds=0)]
 SCALED = Case(
@@ -155,25 +139,6 @@ def test_states_of_several_types_and_no_sequence() -> None:
 # -- gradients through time -----------------------------------------------------------------------
 
 
-def elman_graph(steps: int, reverse: bool = False, dtype: DType = F64) -> Graph:
-    graph = Graph("net")
-    h, x, w, u, b = (a.astype(dtype.numpy) for a in elman_inputs(steps))
-    weights = [graph.parameter(p, n) for p, n in ((w, "w"), (u, "u"), (b, "b"))]
-    states = [graph.input(TensorType(h.shape, dtype), "h")]
-    sequences = [graph.input(TensorType(x.shape, dtype), "x")]
-    names = ("h", "x", "w", "u", "b")
-    (final,), (y,) = recur(
-        elman_step, states, sequences, weights, reverse=reverse, names=names, name="rnn"
-    )
-    graph.outputs = {"y": y.value, "final": final.value}
-    return graph
-
-
-def feeds_of(steps: int, dtype: DType = F64) -> dict[str, Array]:
-    h, x, *_ = (a.astype(dtype.numpy) for a in elman_inputs(steps))
-    return {"h": h, "x": x}
-
-
 def test_gradients_through_twelve_steps_by_central_differences() -> None:
     assert check_gradients(elman_graph(12), feeds_of(12)).error < 1e-6
 
@@ -223,32 +188,6 @@ def test_the_steps_forwards_are_computed_once() -> None:
         ("rnn", False),
         ("grad.rnn.backward", True),
     ]
-
-
-def random_step(draw: Callable[[Any], Any]) -> Callable[[Tensor, Tensor, Tensor, Tensor], Any]:
-    """A random body over a state s, a slice x, and weights w (3, 3) and b (3,)."""
-    kinds = ("product", "bias", "tanh", "multiply", "add", "transpose", "sum", "where")
-    plan = draw(st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 9), st.integers(0, 9))))
-
-    def step(s: Tensor, x: Tensor, w: Tensor, b: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        known = [s, x, (s @ w + x + b).tanh()]
-        for kind, i, j in plan:
-            a, c = known[i % len(known)], known[j % len(known)]
-            known.append(
-                {
-                    "product": lambda a=a: (a @ w) * 0.3,
-                    "bias": lambda a=a: a * b,
-                    "tanh": lambda a=a: a.tanh(),
-                    "multiply": lambda a=a, c=c: a * c.sigmoid(),
-                    "add": lambda a=a, c=c: a - c,
-                    "transpose": lambda a=a, c=c: (a.transpose() @ c).tanh() @ w,
-                    "sum": lambda a=a: (a.sum(1, keepdims=True) + b).tanh(),
-                    "where": lambda a=a, c=c: (a > 0.1).where(a, c),
-                }[kind]()
-            )
-        return [(known[-1] + known[2]).tanh()], [known[len(known) // 2]]
-
-    return step
 
 
 @given(st.data())
@@ -393,146 +332,3 @@ def test_pictures_rolled_and_unrolled() -> None:
 def test_operations_of_all_steps_are_counted() -> None:
     graph = elman_graph(3)
     assert graph_flops(graph) == graph_flops(Unroll().apply(graph))
-
-
-# -- errors ---------------------------------------------------------------------------------------
-
-
-def run_step(step: Any, states: Sequence[TensorType], sequences: Sequence[TensorType]) -> None:
-    graph = Graph()
-    recur(
-        step,
-        [graph.input(t, f"s{i}") for i, t in enumerate(states)],
-        [graph.input(t, f"x{i}") for i, t in enumerate(sequences)],
-    )
-
-
-def test_a_state_must_keep_its_type() -> None:
-    with pytest.raises(ShapeError, match=r"x0 .* is float64\[2\] before a step and float64\[1,"):
-        run_step(lambda s, x: ([s.reshape(1, 2)], []), [wide(2)], [wide(4, 2)])
-
-
-def test_sequences_must_be_equally_long() -> None:
-    with pytest.raises(ShapeError, match=r"float64\[5, 2\]; give float64\[4, 2\]: 4 steps of it"):
-        run_step(lambda s, x, y: ([s], []), [wide(2)], [wide(4, 2), wide(5, 2)])
-
-
-def test_errors_inside_a_step_name_the_line() -> None:
-    with pytest.raises(ShapeError, match=r"do not broadcast"):
-        run_step(lambda s, x: ([s + x], []), [wide(2)], [wide(4, 3)])
-
-
-def test_a_step_returns_as_many_states_as_it_takes() -> None:
-    with pytest.raises(ShapeError, match="takes 1 states and returns 0"):
-        run_step(lambda s, x: ([], [s]), [wide(2)], [wide(4, 2)])
-
-
-def test_what_is_no_sequence() -> None:
-    with pytest.raises(ShapeError, match="has no axes"):
-        run_step(lambda s, x: ([s], []), [wide(2)], [wide()])
-    with pytest.raises(ShapeError, match="needs to know its steps"):
-        run_step(lambda s: ([s], []), [wide(2)], [])
-    with pytest.raises(ShapeError, match="needs a state or a sequence"):
-        recur(lambda: ([], []), [])
-
-
-def test_a_body_keeps_no_state_of_its_own() -> None:
-    graph = Graph("stateful")
-    graph.outputs["y"] = (graph.parameter(np.zeros(2), "w") * 2.0).value
-    with pytest.raises(GraphError, match="stateful has the state w"):
-        Body.of(graph)
-
-
-# -- out of the loop ------------------------------------------------------------------------------
-
-
-def products_of(graph: Graph) -> list[tuple[int, ...]]:
-    return sorted(n.types[0].shape for n in graph.nodes() if isinstance(n.op, MatMul))
-
-
-def loops_of(graph: Graph) -> list[Recurrence]:
-    return [n.op for n in graph.nodes() if isinstance(n.op, Recurrence)]
-
-
-def test_products_without_a_state_are_computed_for_all_steps_at_once() -> None:
-    graph, feeds = elman_graph(6), feeds_of(6)
-    hoisted = HoistSteps().apply(graph).verify()
-    assert products_of(hoisted) == [(6 * BATCH, HIDDEN)]
-    (loop,) = loops_of(hoisted)
-    assert products_of(loop.body.graph) == [(BATCH, HIDDEN)]
-    expected, found = (evaluate(g, feeds).outputs for g in (graph, hoisted))
-    for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-12)
-
-
-def test_products_of_results_alone_leave_the_loop() -> None:
-    graph = Graph()
-    h, x = graph.input(wide(2, 3), "h"), graph.input(wide(4, 2, 3), "x")
-    w, v, b = (graph.input(wide(*s), n) for n, s in (("w", (3, 3)), ("v", (3, 5)), ("b", (5,))))
-
-    def step(
-        h: Tensor, x: Tensor, w: Tensor, v: Tensor, b: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        new = (h @ w + x).tanh()
-        return [new], [(new @ v + b * 2.0).tanh(), new, x * 3.0]
-
-    _, results = recur(step, [h], [x], [w, v, b])
-    graph.outputs = {f"y{i}": y.value for i, y in enumerate((results[0], results[2]))}
-    hoisted = HoistSteps().apply(graph).verify()
-    (loop,) = loops_of(hoisted)
-    assert products_of(loop.body.graph) == [(2, 3)]
-    assert products_of(hoisted) == [(8, 5)]
-    feeds = {n: spread(graph.type_of(Value(n)).shape) for n in ("h", "x", "w", "v", "b")}
-    expected, found = (evaluate(g, feeds).outputs for g in (graph, hoisted))
-    for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-12)
-
-
-def test_the_gradient_by_a_sequence_is_one_product() -> None:
-    graph = HoistSteps().apply(differentiate(elman_graph(6), ["y"], ["x"]))
-    assert products_of(graph) == [(6 * BATCH, INPUT), (6 * BATCH, HIDDEN)]
-    assert [products_of(op.body.graph) for op in loops_of(graph)] == [[(BATCH, HIDDEN)]] * 2
-
-
-def test_results_that_nobody_reads_are_not_computed() -> None:
-    graph = elman_graph(3)
-    del graph.outputs["y"]
-    (loop,) = loops_of(HoistSteps().apply(graph))
-    assert len(loop.body.outputs) == 1
-
-
-@given(st.data())
-def test_hoisting_changes_no_result(data: st.DataObject) -> None:
-    step = random_step(data.draw)
-    graph = Graph()
-    shapes = {"s": (3, 3), "x": (3, 3, 3), "w": (3, 3), "b": (3,)}
-    s, x, w, b = (graph.input(wide(*shape), n) for n, shape in shapes.items())
-    (final,), (y,) = recur(step, [s], [x], [w, b], reverse=data.draw(st.booleans()))
-    graph.outputs = {"y": y.value, "final": final.value, "loss": (y * final).sum().value}
-    feeds = {n: 0.5 * spread(shape, seed=i) for i, (n, shape) in enumerate(shapes.items())}
-    graph = differentiate(graph, "loss", ["s", "x", "w", "b"])
-    expected = evaluate(graph, feeds).outputs
-    hoisted = HoistSteps().apply(graph).verify()
-    for version in (hoisted, Unroll().apply(hoisted)):
-        found = evaluate(version, feeds).outputs
-        for name, array in expected.items():
-            scale = max(1.0, float(np.abs(array).max(initial=0)))
-            np.testing.assert_allclose(found[name], array, 1e-9, 1e-12 * scale, err_msg=name)
-
-
-def test_hoisting_a_recurrent_convolution() -> None:
-    graph = Graph()
-    op = Conv((1, 1), ((1, 1), (1, 1)), (1, 1))
-    s, x = graph.input(wide(2, 3, 4, 4), "s"), graph.input(wide(5, 2, 3, 4, 4), "x")
-    w, u = (graph.input(wide(3, 3, 3, 3), n) for n in "wu")
-
-    def step(s: Tensor, x: Tensor, w: Tensor, u: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        return [(apply(op, x, u) + apply(op, s, w)).tanh()], []
-
-    (y,), _ = recur(step, [s], [x], [w, u])
-    graph.outputs["y"] = y.value
-    hoisted = HoistSteps().apply(graph).verify()
-    assert [n.types[0].shape for n in hoisted.nodes() if isinstance(n.op, Conv)] == [(10, 3, 4, 4)]
-    feeds = {n: 0.3 * spread(graph.type_of(Value(n)).shape) for n in "sxwu"}
-    expected, found = (evaluate(g, feeds).outputs["y"] for g in (graph, hoisted))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -1,0 +1,264 @@
+"""Machine code of vector loops: any extent, strides and offsets, reductions over the lanes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from emitting import (
+    ADD,
+    BOOL,
+    F32,
+    F64,
+    I32,
+    I64,
+    MAX,
+    MIN,
+    MUL,
+    RUNNABLE,
+    U8,
+    evaluate,
+    i,
+    j,
+    normal,
+    rng,
+    samples,
+    vector,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import host, run_kernel
+
+from quern.compiler.llvm.emit import emit
+from quern.compiler.llvm.target import Target
+from quern.compiler.loops.ir import (
+    Accumulate,
+    Binary,
+    BinaryOp,
+    Buffer,
+    Expr,
+    For,
+    Kernel,
+    Let,
+    Load,
+    ReduceOp,
+    Select,
+    Store,
+    Var,
+    clamp,
+    index,
+    maximum,
+    minimum,
+)
+from quern.compiler.types import DType
+
+# ------------------------------------------------------------------------------ lanes and addresses
+
+
+@pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.level)
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 15, 16, 17, 33, 64, 100])
+def test_any_extent_in_any_number_of_lanes(n: int, target: Target) -> None:
+    a, b = normal(n), normal(n, seed=1)
+    x, y, out = Buffer("a", (n,)), Buffer("b", (n,)), Buffer("out", (n,))
+    for lanes in (4, 8, 16):
+        body = Store(out, (i,), Binary(BinaryOp.MUL, Load(x, (i,)), Load(y, (i,))))
+        kernel = Kernel("product", (x, y, out), (vector(i, n, body, lanes=lanes),))
+        np.testing.assert_array_equal(run_kernel(kernel, [a, b, None], target)[2], a * b)
+
+
+@pytest.mark.parametrize("step", [-3, -2, -1, 0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("n", [1, 3, 8, 13, 16, 21])
+@pytest.mark.parametrize("dtype", [F32, F64, U8, BOOL, I64])
+def test_strided_loads_and_stores(step: int, n: int, dtype: DType) -> None:
+    span = abs(step) * (n - 1) + 1
+    start = 0 if step >= 0 else span - 1
+    data = (rng().random(span) * 200).astype(dtype.numpy)
+    source, packed = Buffer("source", (span,), dtype), Buffer("packed", (n,), dtype)
+    load = vector(i, n, Store(packed, (i,), Load(source, (i * step + start,))))
+    got = run_kernel(Kernel("load", (source, packed), (load,)), [data, None])[1]
+    want = data[[start + step * p for p in range(n)]]
+    np.testing.assert_array_equal(got, want)
+    if step == 0:
+        return
+    spread = Buffer("spread", (span,), dtype)
+    store = vector(i, n, Store(spread, (i * step + start,), Load(packed, (i,))))
+    before = np.zeros(span, dtype.numpy)
+    got = run_kernel(Kernel("store", (packed, spread), (store,)), [want, before])[1]
+    before[[start + step * p for p in range(n)]] = want
+    np.testing.assert_array_equal(got, before)
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_offsets_that_are_not_linear_in_the_lane(lanes: int) -> None:
+    n, m = 45, 7
+    a = normal(m)
+    x = Buffer("a", (m,))
+    for position, want in [
+        (i % m, np.arange(n) % m),
+        ((i * 3 + 1) // 4 % m, (np.arange(n) * 3 + 1) // 4 % m),
+        (clamp(i - 20, 0, m - 1), np.clip(np.arange(n) - 20, 0, m - 1)),
+        (i * i % m, np.arange(n) ** 2 % m),
+        ((i - 50) % m, (np.arange(n) - 50) % m),
+        ((i - 50) // 13 + 4, (np.arange(n) - 50) // 13 + 4),
+        (Select(i < index(9), index(2), i % m), np.where(np.arange(n) < 9, 2, np.arange(n) % m)),
+    ]:
+        out = Buffer("out", (n,))
+        kernel = Kernel(
+            "k", (x, out), (vector(i, n, Store(out, (i,), Load(x, (position,))), lanes=lanes),)
+        )
+        np.testing.assert_array_equal(run_kernel(kernel, [a, None])[1], a[want])
+
+
+def test_division_that_keeps_within_a_block_needs_no_lanes() -> None:
+    """A flat loop over rows of 32: the row is the same for eight neighbours, the column a ramp."""
+    n = 160
+    x, bias, out = Buffer("x", (5, 32)), Buffer("bias", (5,)), Buffer("out", (32, 5))
+    flat = Load(x, (i // 32, i % 32))
+    body = Store(out, (i % 32, i // 32), Binary(BinaryOp.ADD, flat, Load(bias, (i // 32,))))
+    kernel = Kernel("k", (x, bias, out), (vector(i, n, body),))
+    a, b = normal(5, 32), normal(5, seed=1)
+    np.testing.assert_array_equal(run_kernel(kernel, [a, b, None])[2], (a + b[:, None]).T)
+    assert "div <8" not in emit(kernel, host()).ir
+    assert "rem <8" not in emit(kernel, host()).ir
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_index_arithmetic_is_that_of_python(data: st.DataObject) -> None:
+    n, m = 19, 5
+
+    def expression(depth: int) -> tuple[Expr, object]:
+        leaf = data.draw(st.integers(0, 2))
+        if depth == 0 or leaf == 0:
+            pick = data.draw(st.integers(0, 2))
+            if pick == 0:
+                return i, lambda p, q: p
+            if pick == 1:
+                return j, lambda p, q: q
+            value = data.draw(st.integers(-20, 20))
+            return index(value), lambda p, q: value
+        a, f = expression(depth - 1)
+        op = data.draw(st.sampled_from("+-*/%<>"))
+        if op in "*/%":
+            by = data.draw(st.integers(1, 9) if op != "*" else st.integers(-4, 4))
+            table = {
+                "*": (a * by, lambda p, q: f(p, q) * by),
+                "/": (a // by, lambda p, q: f(p, q) // by),
+                "%": (a % by, lambda p, q: f(p, q) % by),
+            }
+            return table[op]
+        b, g = expression(depth - 1)
+        pairs = {
+            "+": (a + b, lambda p, q: f(p, q) + g(p, q)),
+            "-": (a - b, lambda p, q: f(p, q) - g(p, q)),
+            "<": (minimum(a, b), lambda p, q: min(f(p, q), g(p, q))),
+            ">": (maximum(a, b), lambda p, q: max(f(p, q), g(p, q))),
+        }
+        return pairs[op]
+
+    expr, meaning = expression(3)
+    out = Buffer("out", (m, n), I64)
+    kernel = Kernel("k", (out,), (For(j, m, (vector(i, n, Store(out, (j, i), expr), lanes=4),)),))
+    want = [[meaning(p, q) for p in range(n)] for q in range(m)]  # type: ignore[operator]
+    np.testing.assert_array_equal(run_kernel(kernel, [None])[0], want)
+
+
+def test_int64_data_wraps_around() -> None:
+    a = samples(I64)
+    x = Load(Buffer("a", a.shape, I64), (i,))
+    got = evaluate(x * 6364136223846793005 + 1442695040888963407, {"a": a}, 4)
+    with np.errstate(over="ignore"):
+        want = a * np.int64(6364136223846793005) + np.int64(1442695040888963407)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_names_are_seen_through() -> None:
+    n = 24
+    x, out = Buffer("x", (2 * n,)), Buffer("out", (n,))
+    twice, value = Var("twice"), Var("value", F32)
+    body = (
+        Let(twice, i * 2),
+        Let(value, Load(x, (twice + 1,))),
+        Store(out, (i,), Binary(BinaryOp.ADD, value, value)),
+    )
+    kernel = Kernel("k", (x, out), (vector(i, n, *body),))
+    a = normal(2 * n)
+    np.testing.assert_array_equal(run_kernel(kernel, [a, None])[1], 2 * a[1::2])
+    assert "extractelement" not in emit(kernel, host()).ir
+
+
+# ------------------------------------------------------------------------------ reductions
+
+
+@pytest.mark.parametrize("op", list(ReduceOp))
+@pytest.mark.parametrize("n", [0, 1, 3, 8, 15, 31, 64, 77, 300])
+@pytest.mark.parametrize("dtype", [F32, F64, I32, U8, BOOL])
+def test_reductions_into_one_place(op: ReduceOp, n: int, dtype: DType) -> None:
+    functions = {ADD: np.add, MUL: np.multiply, MIN: np.minimum, MAX: np.maximum}
+    data = rng().uniform(0.9, 1.1, n) if dtype.is_float else rng().integers(0, 100, n)
+    a = data.astype(dtype.numpy)
+    x, out = Buffer("x", (n,), dtype), Buffer("out", (), dtype)
+    kernel = Kernel("k", (x, out), (vector(i, n, Accumulate(out, (), op, Load(x, (i,)))),))
+    start = np.ones((), dtype.numpy)
+    got = run_kernel(kernel, [a, start])[1]
+    want = functions[op].reduce(a, initial=start[()], dtype=dtype.numpy)
+    np.testing.assert_allclose(got, want, rtol=1e-5 if dtype is F32 else 1e-12)
+
+
+@pytest.mark.parametrize("op", [MIN, MAX])
+@pytest.mark.parametrize("position", [0, 5, 31, 63, 70, 74])
+def test_one_nan_shows_in_extremes(op: ReduceOp, position: int) -> None:
+    a = normal(75)
+    a[position] = math.nan
+    x, out = Buffer("x", (75,)), Buffer("out", ())
+    kernel = Kernel("k", (x, out), (vector(i, 75, Accumulate(out, (), op, Load(x, (i,)))),))
+    assert np.isnan(run_kernel(kernel, [a, np.float32(0)])[1])
+
+
+def test_reduction_into_places_that_change_inside_the_vector_loop() -> None:
+    n, m = 21, 5
+    x, out = Buffer("x", (m, n)), Buffer("out", (m,))
+    body = vector(i, n, For(j, m, (Accumulate(out, (j,), ADD, Load(x, (j, i))),)))
+    a = normal(m, n)
+    got = run_kernel(Kernel("k", (x, out), (body,)), [a, np.zeros(m, np.float32)])[1]
+    np.testing.assert_allclose(got, a.sum(1), rtol=1e-5, atol=1e-6)
+
+
+def test_reduction_into_many_places_and_into_more_than_fit_the_stack() -> None:
+    n = 11
+    for m in (100, 5000):
+        x, out = Buffer("x", (m, n)), Buffer("out", (m,))
+        body = vector(i, n, For(j, m, (Accumulate(out, (j,), ADD, Load(x, (j, i))),)))
+        a = normal(m, n)
+        got = run_kernel(Kernel("k", (x, out), (body,)), [a, np.ones(m, np.float32)])[1]
+        np.testing.assert_allclose(got, 1 + a.sum(1), rtol=1e-5, atol=1e-5)
+
+
+def test_reduction_of_what_is_the_same_in_all_lanes() -> None:
+    x, out = Buffer("x", (1,)), Buffer("out", ())
+    body = vector(i, 21, Accumulate(out, (), ADD, Load(x, (index(0),))))
+    got = run_kernel(Kernel("k", (x, out), (body,)), [np.ones(1, np.float32), np.float32(0)])[1]
+    assert got == 21
+
+
+def test_scatter_adds_lane_after_lane() -> None:
+    n = 29
+    positions = rng().integers(0, 6, n)
+    x, where, out = Buffer("x", (n,)), Buffer("where", (n,), I64), Buffer("out", (6,))
+    body = Accumulate(out, (clamp(Load(where, (i,)), 0, 5),), ADD, Load(x, (i,)))
+    a = normal(n)
+    kernel = Kernel("k", (x, where, out), (vector(i, n, body),))
+    got = run_kernel(kernel, [a, positions, np.zeros(6, np.float32)])[2]
+    want = np.zeros(6, np.float32)
+    np.add.at(want, positions, a)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_accumulation_along_the_lanes() -> None:
+    n, m = 19, 6
+    x, out = Buffer("x", (m, n)), Buffer("out", (n,))
+    body = For(j, m, (vector(i, n, Accumulate(out, (i,), ADD, Load(x, (j, i)))),))
+    a = normal(m, n)
+    got = run_kernel(Kernel("k", (x, out), (body,)), [a, np.zeros(n, np.float32)])[1]
+    np.testing.assert_allclose(got, a.sum(0), rtol=1e-5, atol=1e-6)

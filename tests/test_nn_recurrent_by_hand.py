@@ -1,0 +1,109 @@
+"""Recurrent networks from modules that are applied step by step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from recurrent_layers import BATCH, HIDDEN, INPUT, STEPS, assert_close, random, sigmoid
+
+import quern as qn
+from quern import nn
+from quern.compiler.check import check_gradients
+from quern.compiler.errors import UsageError
+from quern.compiler.ops.leaf import Parameter
+from quern.compiler.tensor import Tensor
+from quern.compiler.types import Array
+
+
+class Elman(nn.Module):
+    """A cell of modules in a loop that is one node, its output fed back."""
+
+    def __init__(self, drop: float = 0.0) -> None:
+        super().__init__()
+        self.inner = nn.Linear(INPUT, HIDDEN)
+        self.context = nn.Linear(HIDDEN, HIDDEN, bias=False)
+        self.outer = nn.Linear(HIDDEN, 2)
+        self.dropout = nn.Dropout(drop)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        def step(h: Tensor, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+            h = self.dropout(self.inner(x) + self.context(h)).tanh()
+            return [h], [self.outer(h)]
+
+        _, (y,) = nn.functional.recurrence(step, [h], [x])
+        result: Tensor = y
+        return result
+
+
+def test_modules_inside_of_a_step() -> None:
+    module, x, h = Elman(), random(STEPS, BATCH, INPUT), random(BATCH, HIDDEN, seed=1)
+    found = module(x, h)
+    w = module.state_dict()
+    for t in range(STEPS):
+        h = np.tanh(x[t] @ w["inner.weight"].T + w["inner.bias"] + h @ w["context.weight"].T)
+        assert_close(found[t], h @ w["outer.weight"].T + w["outer.bias"])
+    graph = qn.trace(module, qn.spec(x), qn.spec(h))
+    assert {n.name for n in graph.leaves(Parameter)} == set(w)
+    feeds = {"x": x.astype(np.float64), "h": h.astype(np.float64)}
+    assert check_gradients(graph, feeds, samples=8).error < 1e-6
+
+
+def test_a_step_draws_no_random_numbers() -> None:
+    with pytest.raises(UsageError, match="no dropout inside of the step"):
+        Elman(0.5)(random(STEPS, BATCH, INPUT), random(BATCH, HIDDEN))
+
+
+def test_a_step_assigns_no_buffers() -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", np.zeros(2, np.float32))
+
+        def forward(self, x: Tensor) -> Tensor:
+            def step(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+                self.seen = x
+                return [x], []
+
+            (last,), _ = nn.functional.recurrence(step, [x], steps=2)
+            result: Tensor = last
+            return result
+
+    with pytest.raises(UsageError, match="seen is assigned in the step of a recurrence"):
+        Counter()(random(2))
+
+
+def convolved(x: Array, w: Array) -> Array:
+    """X (N, C, H, W) with w (K, C, 3, 3), padded by one."""
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    return np.einsum("nchwij,kcij->nkhw", windows, w)
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 3])
+def test_a_recurrent_convolutional_layer(iterations: int) -> None:
+    module = nn.RecurrentConv2d(2, 4, iterations=iterations)
+    w, u = module.state_dict(), random(2, 2, 5, 6)
+    given = convolved(u, w["feedforward.weight"]) + w["feedforward.bias"][:, None, None]
+    x = np.maximum(given, 0)
+    for _ in range(iterations):
+        x = np.maximum(given + convolved(x, w["recurrent.weight"]), 0)
+    assert_close(module(u), x)
+
+
+def test_a_convolutional_lstm() -> None:
+    module = nn.ConvLSTM2d(2, 3)
+    w, x = module.state_dict(), random(4, 2, 2, 5, 6)
+    h = c = np.zeros((2, 3, 5, 6))
+    output, (last, cell) = module(x)
+    for t in range(4):
+        gates = convolved(x[t], w["input.weight"]) + w["input.bias"][:, None, None]
+        i, f, g, o = np.split(gates + convolved(h, w["recurrent.weight"]), 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        assert_close(output[t], h)
+    assert_close(last, h)
+    assert_close(cell, c)
+    graph = qn.trace(lambda x: module(x)[0], qn.spec(3, 1, 2, 3, 3))
+    assert check_gradients(graph, samples=4).error < 1e-6
+    with pytest.raises(UsageError, match="is odd, got 4"):
+        nn.ConvLSTM2d(2, 3, 4)
