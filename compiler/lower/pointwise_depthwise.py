@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Bytes of the ring that stay in the first-level cache beside all else, and bytes a cycle that are
 # moved from and to the one behind it.
-_RING = 24 * 1024
+_RING = 29 * 1024
 _MOVED = 16.0
 # The largest ring, and what rows that are left over for a last round of their own cost: more code.
 _STACK = 96 * 1024
@@ -45,7 +45,7 @@ _PEELED = 1.02
 # Cycles of each round of a task beside its work.
 _ROUND = 100.0
 # So many tasks keep all threads busy.
-_TASKS = 16
+_TASKS = 12
 
 
 @dataclass(frozen=True)
