@@ -92,8 +92,10 @@ class Descending:
 
 @every_network
 def test_it_trains_a_step_as_numpy_does(name: str, rng: np.random.Generator) -> None:
+    # Where the input of a ReLU is almost 0, or two of a pooling are almost equal, rounding chooses
+    # the way of the gradient. Large networks have millions of them, so they are tested in doubles.
+    dtype, share = ("float32", 1e-3) if name in QUICK else ("float64", 1e-6)
     network = network_of(name, rng).train()
-    dtype = "float64" if name in SWITCHED else "float32"
     network.to(dtype)
     graph = qn.trace(network, qn.spec(*small_input(name), dtype=dtype))
     # Every element counts differently: scores of softmax, for one, have a constant sum.
@@ -104,20 +106,18 @@ def test_it_trains_a_step_as_numpy_does(name: str, rng: np.random.Generator) -> 
     feeds = feeds_of(step, rng)
     before = {n: p.data.copy() for n, p in network.named_parameters()}
     reference = evaluate(step, feeds)
-    expected, updates = reference.outputs, reference.updates
-    del reference
+    statistics = {n: y for n, y in reference.updates.items() if n not in before}
+    expected = reference.outputs
+    del reference  # every value of the step
 
     executable = qn.compile(step)
     found = executable.run(feeds)
     assert {f"grad.{n}" for n in before} == found.keys() - {"loss"}
-    assert_close(found, expected, 1e-3)
+    assert_close(found, expected, share)
     for key, array in before.items():
         wanted = array - found[f"grad.{key}"] * array.dtype.type(0.125)
         np.testing.assert_allclose(executable.state[key], wanted, rtol=1e-6, atol=1e-6)
-    statistics = updates.keys() - before.keys()
-    assert_close(
-        {n: executable.state[n] for n in statistics}, {n: updates[n] for n in statistics}, 1e-4
-    )
+    assert_close({n: executable.state[n] for n in statistics}, statistics, share)
 
 
 @every_network

@@ -22,13 +22,14 @@ QUICK = {
     "squeezenet1_1": (2, 3, 48, 48),
 }
 
-# Others take a minute or two each. Norms of batches need several elements a channel: four images,
+# Others take up to a minute each. Norms of batches need several elements a channel: four images,
 # and 2×2 pixels in the last layer.
 SLOW = {
     "alexnet": (2, 3, 67, 67),
     "alexnet_localization": (2, 3, 67, 67),
     "context_large": (1, 21, 12, 12),
     "dag_vgg16": (2, 3, 32, 32),
+    "deconvnet": (3, 3, 224, 224),
     "deeppose": (2, 3, 67, 67),
     "densenet121": (4, 3, 64, 64),
     "densenet161": (4, 3, 64, 64),
