@@ -19,7 +19,7 @@ from .llvm.target import Target
 from .loops.bounds import prove
 from .loops.ir import Kernel, walk
 from .loops.printer import print_kernel
-from .lower.lower import lower
+from .lower.lower import lower, takes_gaps
 from .lower.signature import Signature
 from .ops.leaf import Constant
 from .ops.recurrence import Recurrence
@@ -43,7 +43,7 @@ from .passes.step_passes import StepPasses
 from .passes.subpixel import SubPixel
 from .passes.winograd import Winograd
 from .placed import Placed
-from .plan import Planner
+from .plan import Planner, affordable_parts
 from .printer import print_group
 from .repeat import lower_recurrence
 from .report import Report, following
@@ -178,13 +178,16 @@ def prepare(graph: Graph, options: Options, report: Report) -> Prepared:
     return replace(prepared, main=Snapshot().apply(main))
 
 
-def lower_groups(graph: Graph, options: Options, report: Report) -> list[Placed]:
-    """The kernels of an optimized graph, proved to stay inside their buffers.
+def lower_groups(graph: Graph, options: Options, report: Report) -> Planner:
+    """The kernels of an optimized graph, proved to stay inside their buffers, about to be planned.
 
     Groups of one signature have one kernel, which is named after the first.
     """
     with report.stage("partition") as describe:
         groups = partition(graph)
+        parts = affordable_parts(graph, groups, partial(takes_gaps, graph))
+        busy = [group for i, group in enumerate(groups) if i not in parts.idle]
+        groups = tuple(parts.strided(graph, group) for group in busy)
         describe(f"{len(groups)} kernels")
     report.write("kernels", lambda: "\n\n".join(print_group(graph, g) for g in groups))
     with report.stage("lower") as describe:
@@ -195,7 +198,7 @@ def lower_groups(graph: Graph, options: Options, report: Report) -> list[Placed]
     with report.stage("prove bounds"):
         for routine in routines:
             prove(routine.kernel, routine.accesses)
-    return placed
+    return Planner(graph, placed, parts)
 
 
 def _lowered(graph: Graph, groups: Sequence[Group], target: Target) -> list[Placed]:
@@ -244,7 +247,7 @@ def compile_graph(
 
 def _image(graph: Graph, options: Options, report: Report) -> tuple[Image, tuple[Group, ...]]:
     """A graph of primitives as machine code, and its kernels."""
-    planner = Planner(graph, lower_groups(graph, options, report))
+    planner = lower_groups(graph, options, report)
     program, objects = _assemble(planner, options, report)
     known = [n.name for n in graph.leaves(Constant) if n.name in graph.data]
     constants = {name: graph.data[name] for name in known}

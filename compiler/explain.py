@@ -84,7 +84,7 @@ def explain(graph: Graph, name: str, options: Options | None = None) -> Explanat
     prepared = prepare(graph, options, report)
     main = prepared.main
     nodes = {n.name for n in main.nodes() if _is_from(n, name)}
-    placed = lower_groups(main, options, report)
+    placed = lower_groups(main, options, report).kernels
     leaf = name in graph and isinstance(graph.node(name).op, Leaf)
     if leaf:
         kernels = [p for p in placed if p.group and _reads(main, p.group, name)]

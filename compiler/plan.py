@@ -6,22 +6,24 @@ writes it may write over its input. Offsets are given to the largest values firs
 lowest place where nothing alive at the same time is in the way (Pisarchyk and Lee, Efficient memory
 management for deep neural net inference, 2020: greedy by size).
 
-Inputs of a concatenation are written straight into it where they are one piece of it (`parts.py`).
+Inputs of a concatenation are written straight into it, and slices are read where they are
+(`parts.py`).
 An update of a state is written straight into the state where nothing reads the old contents later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..runtime.program import Copy, KernelCall, Loop, Program, Slot, SlotKind, Step, Walk
 from .errors import CompileError
 from .graph import Graph, Value
+from .loops import ir
 from .lower.binding import Lowered
 from .ops.leaf import Constant, Input, Leaf, State
-from .parts import Parts, find_parts
+from .parts import Part, Parts, find_parts
 from .passes.partition import Group, storage
 from .placed import Inner, Placed, Repeat, copy_kernel
 from .routine import Routine
@@ -37,7 +39,8 @@ _MORE_ARENA = 1.25
 class _Block:
     """Bytes of the arena, and the kernels between which they are taken.
 
-    A block inside of another one begins at a byte of that one, and is alive as long.
+    A block inside of another one begins at a byte of that one, and is alive as long. It reaches
+    from its first byte to its last, whatever lies in between.
     """
 
     name: str
@@ -50,25 +53,32 @@ class _Block:
 
 @dataclass
 class Planner:
-    """Builds the program of a graph from its lowered groups."""
+    """Builds the program of a graph from its lowered groups.
+
+    Attributes:
+        graph: of primitives.
+        kernels: its kernels, in order.
+        parts: values that lie in others; the kernels know.
+    """
 
     graph: Graph
     kernels: list[Placed]
+    parts: Parts = field(default_factory=Parts)
     blocks: dict[Value, _Block] = field(default_factory=dict)
     owners: dict[Value, Slot] = field(default_factory=dict)
-    parts: Parts = field(default_factory=Parts)
 
     def run(self) -> Program:
         self._own_updates()
         self._own_outputs()
         self._add_copies()
-        arena, scratch = self._arrange(Parts())
-        parts = find_parts(self.graph, [p.group for p in self.kernels], self.owners)
-        if parts.idle:
-            arena, scratch = self._arrange_parts(parts, arena)
-        busy = [i for i in range(len(self.kernels)) if i not in self.parts.idle]
-        self.kernels = [self.kernels[i] for i in busy]
-        return self._program([scratch[i] for i in busy], arena)
+        arena, scratch = self._arrange()
+        return self._program(scratch, arena)
+
+    def arena_bytes(self) -> int:
+        """Bytes of the arena."""
+        self._own_updates()
+        self._own_outputs()
+        return self._arrange()[0]
 
     # -- who owns a value -------------------------------------------------------------------------
 
@@ -139,17 +149,8 @@ class Planner:
 
     # -- the arena --------------------------------------------------------------------------------
 
-    def _arrange_parts(self, parts: Parts, without: int) -> tuple[int, list[list[_Block]]]:
-        """The arena with as few copies as are not too dear in memory."""
-        arena, scratch = self._arrange(parts)
-        if arena > _MORE_ARENA * without:
-            return self._arrange(Parts())
-        return arena, scratch
-
-    def _arrange(self, parts: Parts) -> tuple[int, list[list[_Block]]]:
+    def _arrange(self) -> tuple[int, list[list[_Block]]]:
         """Finds and places all blocks: the size of the arena, and the scratch of each kernel."""
-        self.parts = parts
-        self.blocks = {}
         self._find_blocks()
         scratch = self._scratch_blocks()
         blocks = {id(b): b for b in self.blocks.values()}.values()
@@ -171,7 +172,7 @@ class Planner:
                     continue
                 until = max(last.get(value, number), number)
                 if value in self.parts.members:
-                    self._add_part(value, number, until)
+                    self._add_whole(value, number, last)
                     continue
                 block = self._overwritten(number, value, last)
                 if block is None:
@@ -179,16 +180,25 @@ class Planner:
                     block = _Block(str(value), nbytes, number, until)
                 block.last = max(block.last, until)
                 self.blocks[value] = block
+        for value, part in self.parts.places.items():
+            self._add_part(value, part, last.get(value, 0))
 
-    def _add_part(self, value: Value, number: int, until: int) -> None:
-        """Makes a value's block, and that of all it is part of last as long as any of them."""
-        outermost, begin = self.parts.place(value)
-        nbytes = self.graph.type_of(outermost).nbytes
-        outer = self.blocks.setdefault(outermost, _Block(str(outermost), nbytes, number, until))
+    def _add_whole(self, value: Value, number: int, last: Mapping[Value, int]) -> None:
+        """Makes the block of a value, or of what it is part of."""
+        part = self.parts.places.get(value)
+        whole = value if part is None else part.whole
+        nbytes, until = self.graph.type_of(whole).nbytes, last.get(whole, number)
+        block = self.blocks.setdefault(whole, _Block(str(whole), nbytes, number, until))
+        block.last = max(block.last, number)
+
+    def _add_part(self, value: Value, part: Part, until: int) -> None:
+        """Makes the block of a part, which the whole has to outlast."""
+        outer, type = self.blocks[part.whole], self.graph.type_of(value)
         outer.last = max(outer.last, until)
-        if value != outermost:
-            nbytes = self.graph.type_of(value).nbytes
-            self.blocks[value] = _Block(str(value), nbytes, number, until, 0, (outer, begin))
+        pairs = zip(type.shape, part.strides, strict=True)
+        span = (1 + sum((extent - 1) * stride for extent, stride in pairs)) * type.dtype.size
+        inside = outer, part.begin * type.dtype.size
+        self.blocks[value] = _Block(str(value), span, outer.first, until, inside=inside)
 
     def _last_reads(self) -> dict[Value, int]:
         last: dict[Value, int] = {}
@@ -316,6 +326,26 @@ class Planner:
             if slot.kind is not SlotKind.OUTPUT or slot.name != name:
                 slots.setdefault(slot, len(slots))
                 yield Copy(slots[slot], name)
+
+
+def affordable_parts(
+    graph: Graph, groups: Sequence[Group], takes_gaps: Callable[[Group], bool]
+) -> Parts:
+    """The concatenations and slices without copies, or none where memory would grow by too much.
+
+    What memory there will be is estimated, as the kernels are not there yet.
+    """
+    parts = find_parts(graph, groups, takes_gaps)
+    if not parts.idle:
+        return parts
+    kernels = []
+    for group in groups:
+        kernel = ir.Kernel(group.name, (), ())
+        kernels.append(Placed(group, Lowered(kernel, (*group.inputs, *group.outputs))))
+    busy = [kernel for i, kernel in enumerate(kernels) if i not in parts.idle]
+    without = Planner(graph, kernels).arena_bytes()
+    affordable = Planner(graph, busy, parts).arena_bytes() <= _MORE_ARENA * without
+    return parts if affordable else Parts()
 
 
 def plan(graph: Graph, groups: Sequence[Group], lowered: Sequence[Lowered]) -> Program:

@@ -152,6 +152,35 @@ def row_major_strides(shape: Shape) -> Shape:
     return tuple(reversed(strides))
 
 
+def restrided(shape: Shape, strides: Shape, target: Shape) -> Shape | None:
+    """Strides of the same elements under another shape; None if its axes have no strides.
+
+    Arguments:
+        shape: of an array, without axes of nothing.
+        strides: of the array, in elements.
+        target: as many elements, in the same order.
+    """
+    runs: list[list[int]] = []  # (extent, stride) of axes that are one, the innermost first
+    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if extent == 1:
+            continue
+        if runs and stride == runs[-1][0] * runs[-1][1]:
+            runs[-1][0] *= extent
+        else:
+            runs.append([extent, stride])
+    found: list[int] = []
+    rest, step, following = 1, 1, iter(runs)
+    for extent in reversed(target):
+        if extent > 1 and rest == 1:
+            rest, step = next(following)
+        if rest % extent:
+            return None
+        found.append(step)
+        step *= extent
+        rest //= extent
+    return tuple(reversed(found))
+
+
 def normalize_axis(axis: int, rank: int) -> int:
     """Axis counted from the front; negative axes count from the end.
 

@@ -26,14 +26,27 @@ def host() -> Target:
 
 
 class _Guarded:
-    """Memory for a buffer that is aligned as its elements only, with a border to be left alone."""
+    """Memory for a buffer that is aligned as its elements only.
+
+    Around it, and in the gaps between its rows, are bytes to be left alone.
+    """
 
     def __init__(self, buffer: Buffer, contents: Array | None) -> None:
-        nbytes, size = buffer.nbytes, buffer.dtype.size
+        size = buffer.dtype.size
+        steps = [(n - 1) * s for n, s in zip(buffer.shape, buffer.strides, strict=True)]
+        nbytes = (1 + sum(steps)) * size if buffer.size else 0
         self.raw = np.full(nbytes + 3 * _GUARD, _PATTERN, np.uint8)
-        self.start = _GUARD + (size - self.raw.ctypes.data) % 64
-        self.end = self.start + nbytes
-        self.array = self.raw[self.start : self.end].view(buffer.dtype.numpy).reshape(buffer.shape)
+        start = _GUARD + (size - self.raw.ctypes.data) % 64
+
+        def elements(memory: Array) -> Array:
+            flat = memory[start : start + nbytes].view(buffer.dtype.numpy)
+            strides = [s * size for s in buffer.strides]
+            return np.lib.stride_tricks.as_strided(flat, buffer.shape, strides)
+
+        self.array = elements(self.raw)
+        own = np.zeros_like(self.raw)
+        elements(own)[...] = np.full(size, 1, np.uint8).view(buffer.dtype.numpy)[0]
+        self.border = own == 0
         if contents is not None:
             given = np.asarray(contents)
             assert given.dtype == buffer.dtype.numpy, (buffer.name, given.dtype)
@@ -41,7 +54,7 @@ class _Guarded:
             self.array[...] = given
 
     def check(self, name: str) -> None:
-        borders = np.concatenate((self.raw[: self.start], self.raw[self.end :]))
+        borders = self.raw[self.border]
         assert (borders == _PATTERN).all(), f"{name}: written outside of its bounds"
 
 

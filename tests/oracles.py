@@ -33,6 +33,7 @@ def check_kernels(
     atol: float = 1e-6,
     target: Target | None = None,
     whole: bool = True,
+    change: Callable[[Group], Group] = lambda group: group,
 ) -> tuple[Group, ...]:
     """Compares every kernel of a graph, interpreted and as machine code, with NumPy.
 
@@ -43,6 +44,7 @@ def check_kernels(
         graph: composites are expanded.
         feeds: contents of inputs, parameters and buffers.
         rtol, atol: of floats; atol is relative to the largest finite element.
+        change: what is done to a group before it is lowered.
 
     Returns:
         The groups that the graph was partitioned into.
@@ -53,7 +55,7 @@ def check_kernels(
     groups = partition(expanded)
     check_order(expanded, groups)
     for group in groups:
-        lowered = lower(expanded, group, target or host())
+        lowered = lower(expanded, change(group), target or host())
         prove(lowered.kernel)
         _check_kernel(lowered.kernel, lowered.arguments, group, reference, target, (rtol, atol))
     if whole:

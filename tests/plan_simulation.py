@@ -16,12 +16,11 @@ from quern.compiler.graph import Graph, Value
 from quern.compiler.llvm.phases import split
 from quern.compiler.loops import ir
 from quern.compiler.ops.leaf import Input, State
-from quern.compiler.ops.movement import Concat
+from quern.compiler.ops.movement import Concat, Reshape, Slice
 from quern.compiler.passes.hoist import hoist
 from quern.compiler.passes.partition import storage
 from quern.compiler.passes.snapshot import Snapshot
 from quern.compiler.placed import Placed
-from quern.compiler.plan import Planner
 from quern.compiler.report import Report
 from quern.compiler.types import Array
 from quern.runtime.executable import Executable
@@ -43,7 +42,7 @@ def planned(graph: Graph) -> Plan:
     """The plan of a graph after all passes."""
     prepared = hoist(optimize(graph.verify(), Options(), Report()))
     main = Snapshot().apply(prepared.main)
-    planner = Planner(main, lower_groups(main, Options(), Report()))
+    planner = lower_groups(main, Options(), Report())
     program = planner.run()
     return Plan(main, planner.kernels, program)
 
@@ -123,77 +122,110 @@ def races(found: list[Event]) -> list[tuple[int, int]]:
     return pairs
 
 
+class Contents:
+    """What every element of a graph's values is, as numbers: the same wherever it is moved to."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.count = 0
+        self.known: dict[Value, Array] = {}
+
+    def of(self, value: Value) -> Array:
+        if value not in self.known:
+            self.known[value] = self._of(value)
+        return self.known[value]
+
+    def _of(self, value: Value) -> Array:
+        node, shape = self.graph.producer(value), self.graph.type_of(value).shape
+        inputs = self.graph.inputs_of(node.name)
+        if isinstance(node.op, Concat):
+            return np.concatenate([self.of(v) for v in inputs], node.op.axis)
+        if isinstance(node.op, Slice):
+            op, x = node.op, self.of(inputs[0])
+            for axis, (start, size, step) in enumerate(
+                zip(op.start, op.size, op.step, strict=True)
+            ):
+                x = x.take(start + step * np.arange(size), axis)
+            return x
+        if isinstance(node.op, Reshape):
+            return self.of(inputs[0]).reshape(shape)
+        first, self.count = self.count, self.count + math.prod(shape)
+        return np.arange(first, self.count).reshape(shape)
+
+
+def places(buffer: ir.Buffer, slot: Slot) -> Array:
+    """Which bytes of the arena each element of a kernel's buffer takes."""
+    steps = [np.arange(n) * s for n, s in zip(buffer.shape, buffer.strides, strict=True)]
+    elements = sum(np.ix_(*steps), np.zeros(buffer.shape, int))
+    first = slot.offset + elements.reshape(-1) * buffer.dtype.size
+    return first[:, None] + np.arange(buffer.dtype.size)
+
+
 def check_contents(plan: Plan) -> None:
     """Runs the plan on tokens in place of numbers: every kernel finds the values that it wants.
 
-    Each byte that is written holds the name of its value. A kernel that may do its work in place
-    is trusted to, where the loops say so; nothing else may be overwritten before it is read.
+    Each byte that is written holds the number of its element. A kernel that may do its work in
+    place is trusted to, where the loops say so; nothing else may be overwritten before it is read.
     """
     graph, program = plan.graph, plan.program
-    arena = np.full(program.arena_bytes, "", object)
+    contents = Contents(graph)
+    arena = np.full(program.arena_bytes, -1)
     owned: dict[tuple[SlotKind, str], Value | str] = {}
     for node in graph.nodes():
         kind = {Input: SlotKind.INPUT}.get(type(node.op))  # type: ignore[call-overload]
         kind = SlotKind.STATE if isinstance(node.op, State) else kind or SlotKind.CONSTANT
         owned[kind, node.name] = Value(node.name)
 
-    def holds(slot: Slot, value: Value) -> bool:
-        if slot.kind is SlotKind.ARENA:
-            return found_at(slot.offset, value)
-        return owned.get((slot.kind, slot.name)) == value
-
-    def found_at(begin: int, value: Value) -> bool:
-        """Whether a value begins at a byte, itself or put together from its parts."""
-        end = begin + graph.type_of(value).nbytes
-        if all(held == value for held in arena[begin:end]):
-            return True
-        node = graph.producer(value)
-        if not isinstance(node.op, Concat) or math.prod(value_shape(value)[: node.op.axis]) > 1:
-            return False
-        for part in graph.inputs_of(node.name):
-            if not found_at(begin, storage(graph, part)):
-                return False
-            begin += graph.type_of(part).nbytes
-        return True
-
-    def value_shape(value: Value) -> tuple[int, ...]:
-        return graph.type_of(value).shape
-
     for placed, call in zip(plan.kernels, program.kernels, strict=True):
         slots = [program.slots[s] for s in call.slots]
+        buffers = placed.lowered.kernel.buffers
+        where = [places(b, s) for b, s in zip(buffers, slots, strict=True)]
         arguments = [storage(graph, v) for v in placed.lowered.arguments]
         written = list(placed.group.outputs) if placed.group else [arguments[1]]
-        given = list(zip(arguments, slots, strict=False))
-        sources = given if placed.group else given[:1]
-        for value, slot in sources:
-            if value not in written:
-                assert holds(slot, value), f"{call.name} does not find {value} in {slot}"
-        targets = [(v, s) for v, s in given if v in written] if placed.group else given[1:]
-        scratch = slots[len(arguments) :]
-        for i, (value, slot) in enumerate(targets):
-            for other in (*scratch, *(s for _, s in targets[i + 1 :])):
-                assert not overlap(slot, other), f"{call.name} writes {value} over its own memory"
-            for source, where in sources:
-                if source not in written and overlap(slot, where):
-                    same = (where.offset, where.nbytes) == (slot.offset, slot.nbytes)
-                    assert same, f"{call.name} writes {value} over part of {source}"
-                    in_place = {(storage(graph, a), b) for a, b in placed.shareable}
-                    assert (source, value) in in_place, f"{call.name}: {value} over {source}"
-        for slot in scratch:
-            assert not any(overlap(slot, place) for _, place in given)
-            arena[slot.offset : slot.offset + slot.nbytes] = "scratch"
-        for value, slot in targets:
-            content = value if placed.group else sources[0][0]
+        number = range(len(arguments))
+        targets = [i for i in number if arguments[i] in written] if placed.group else [1]
+        sources = [i for i in number if i not in targets]
+
+        def overlap_of(i: int, j: int, slots: list[Slot] = slots, where: Any = where) -> bool:
+            arena = slots[i].kind is slots[j].kind is SlotKind.ARENA
+            return overlap(slots[i], slots[j]) and (
+                not arena or bool(np.intersect1d(where[i], where[j]).size)
+            )
+
+        for i in sources:
+            value, slot = arguments[i], slots[i]
             if slot.kind is SlotKind.ARENA:
-                arena[slot.offset : slot.offset + slot.nbytes] = content
+                wanted = contents.of(value).reshape(-1, 1)
+                assert (arena[where[i]] == wanted).all(), f"{call.name} does not find {value}"
             else:
-                owned[slot.kind, slot.name] = content
+                assert owned.get((slot.kind, slot.name)) == value, f"{value} is not in {slot}"
+        scratch = range(len(arguments), len(slots))
+        for i in targets:
+            value, slot = arguments[i], slots[i]
+            for j in (*scratch, *(j for j in targets if j > i)):
+                assert not overlap_of(i, j), f"{call.name} writes {value} over its own memory"
+            for j in sources:
+                if overlap_of(i, j):
+                    same = (slots[j].offset, slots[j].nbytes) == (slot.offset, slot.nbytes)
+                    assert same, f"{call.name} writes {value} over part of {arguments[j]}"
+                    in_place = {(storage(graph, a), b) for a, b in placed.shareable}
+                    assert (arguments[j], value) in in_place, f"{call.name}: {value} in place"
+        for i in scratch:
+            assert not any(overlap_of(i, j) for j in number)
+            arena[where[i]] = -1
+        for i in targets:
+            value, slot = arguments[i] if placed.group else arguments[0], slots[i]
+            if slot.kind is SlotKind.ARENA:
+                arena[where[i]] = contents.of(value).reshape(-1, 1)
+            else:
+                owned[slot.kind, slot.name] = value
     for name, value in graph.updates.items():
         assert owned[SlotKind.STATE, name] == storage(graph, value), f"{name} is not updated"
     copied = {c.name: program.slots[c.source] for c in program.copies}
     for name, value in graph.outputs.items():
         slot = copied.get(name, Slot(SlotKind.OUTPUT, name, graph.type_of(value).nbytes))
-        assert holds(slot, storage(graph, value)), f"output {name} is lost"
+        assert slot.kind is not SlotKind.ARENA
+        assert owned.get((slot.kind, slot.name)) == storage(graph, value), f"{name} is lost"
 
 
 def peak(plan: Plan) -> int:

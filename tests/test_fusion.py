@@ -24,7 +24,6 @@ from quern.compiler.ops.pointwise import Power
 from quern.compiler.ops.pool import MaxPool
 from quern.compiler.passes.hoist import hoist
 from quern.compiler.passes.partition import Group, partition
-from quern.compiler.plan import Planner
 from quern.compiler.report import Report
 from quern.compiler.tensor import Tensor
 from quern.compiler.training import Optimizer, build_training_step
@@ -127,7 +126,7 @@ def kernels(graph: Graph) -> tuple[Group, ...]:
 
 
 def planned(graph: Graph) -> Program:
-    return Planner(graph, lower_groups(graph, Options(), Report())).run()
+    return lower_groups(graph, Options(), Report()).run()
 
 
 def inference(model: nn.Module, *shape: int) -> tuple[Group, ...]:

@@ -34,7 +34,7 @@ def check_shared(graph: Graph) -> tuple[int, int]:
     Returns:
         Numbers of kernels and of different ones.
     """
-    placed = lower_groups(graph, OPTIONS, Report())
+    placed = lower_groups(graph, OPTIONS, Report()).kernels
     for item in placed:
         assert item.group is not None
         alone = lower(graph, item.group, OPTIONS.target)

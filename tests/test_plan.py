@@ -172,10 +172,12 @@ def test_parts_are_written_where_the_whole_has_them() -> None:
     assert whole <= plan.program.arena_bytes <= 1.6 * whole, "the last one, and what is at work"
 
 
-def test_parts_of_several_rows_are_copied() -> None:
+def test_parts_of_several_rows_lie_between_those_of_the_others() -> None:
     plan = dense(batch=2)
     check(plan)
-    assert copies(plan) == 3
+    assert copies(plan) == 0
+    whole = 2 * 4 * 4 * 128
+    assert whole <= plan.program.arena_bytes <= 1.6 * whole
 
 
 @pytest.mark.parametrize(

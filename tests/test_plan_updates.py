@@ -12,7 +12,6 @@ from plan_simulation import F, after_a_run, check, planned
 from quern.compiler.driver import Options, lower_groups
 from quern.compiler.errors import CompileError
 from quern.compiler.graph import Graph, Value
-from quern.compiler.plan import Planner
 from quern.compiler.report import Report
 from quern.compiler.tensor import Tensor
 
@@ -105,4 +104,4 @@ def test_a_planner_refuses_old_contents_that_would_be_lost() -> None:
     graph.updates["mean"] = (mean * 0.5).value
     graph.outputs["before"] = mean.value
     with pytest.raises(CompileError, match="mean is wanted after graph has replaced it"):
-        Planner(graph, lower_groups(graph, Options(), Report())).run()
+        lower_groups(graph, Options(), Report()).run()

@@ -136,7 +136,7 @@ def _find_reductions(loop: For) -> tuple[Reduction, ...]:
             continue
         if all(map(names.fixed, stmt.index)):
             found[Reduction(stmt.buffer, stmt.index, stmt.op)] = None
-        elif stmt.buffer.nbytes * loop.lanes <= _WHOLE_BYTES:
+        elif stmt.buffer.gaps is None and stmt.buffer.nbytes * loop.lanes <= _WHOLE_BYTES:
             found[Reduction(stmt.buffer, None, stmt.op)] = None
     return tuple(found)
 

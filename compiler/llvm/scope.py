@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TypeAlias
 
 from ..loops.ir import Buffer
-from ..types import row_major_strides
 from .arithmetic import memory_type
 from .builder import I64, FunctionBuilder, Type, Value, constant, constants
 from .linear import Fact, Facts, Linear, Staggered
@@ -41,7 +40,7 @@ class Place:
 
     @cached_property
     def strides(self) -> tuple[int, ...]:
-        return row_major_strides(self.buffer.shape)
+        return self.buffer.strides
 
 
 @dataclass

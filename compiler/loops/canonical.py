@@ -67,7 +67,8 @@ class _Writer:
         number = f"m{len(self.buffers)}"
         self.buffers[buffer.name] = buffer, number
         shape = ",".join(map(str, buffer.shape))
-        return f"{number}:{buffer.space._value_}:{buffer.dtype._value_}:{shape}"
+        gaps = "" if buffer.gaps is None else f"/{','.join(map(str, buffer.gaps))}"
+        return f"{number}:{buffer.space._value_}:{buffer.dtype._value_}:{shape}{gaps}"
 
     # ---------------------------------------------------------------- statements
 

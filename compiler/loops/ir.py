@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from ..types import DType, Shape
+from ..types import DType, Shape, row_major_strides
 
 INDEX = DType.INT64
 
@@ -127,19 +127,27 @@ class ReduceOp(Enum):
 
 @dataclass(frozen=True)
 class Buffer:
-    """Contiguous row-major memory.
+    """Row-major memory, contiguous unless it is part of something larger.
 
     Arguments:
         name: unique in its kernel.
         shape: extents.
         dtype: of an element.
         space: where it lives.
+        gaps: elements from one place to the next along each axis, where rows do not follow on each
+            other; no two places share an element.
     """
 
     name: str
     shape: Shape
     dtype: DType = DType.FLOAT32
     space: Space = Space.ARGUMENT
+    gaps: Shape | None = None
+
+    @property
+    def strides(self) -> Shape:
+        """Elements from one place to the next along each axis."""
+        return row_major_strides(self.shape) if self.gaps is None else self.gaps
 
     @property
     def size(self) -> int:

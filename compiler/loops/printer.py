@@ -107,7 +107,8 @@ def _signature(kernel: Kernel) -> list[str]:
 def _type(buffer: Buffer) -> str:
     space = "" if buffer.space is Space.ARGUMENT else f"{buffer.space.value} "
     shape = f"[{', '.join(map(str, buffer.shape))}]" if buffer.shape else ""
-    return f"{space}{buffer.dtype}{shape}"
+    gaps = f" by {', '.join(map(str, buffer.gaps))}" if buffer.gaps is not None else ""
+    return f"{space}{buffer.dtype}{shape}{gaps}"
 
 
 def _block(block: Block, depth: int) -> list[str]:

@@ -12,10 +12,10 @@ from .ir import Buffer, For, Kernel, LoopKind, Stmt
 def shareable(kernel: Kernel, accesses: Accesses | None = None) -> frozenset[tuple[Buffer, Buffer]]:
     """Pairs of an input and an output parameter that may be the same memory.
 
-    They have one dtype and size; the input is only loaded from, and each of its elements is loaded
-    before the output's element at the same row-major position is written: in the same iteration of
-    all loops around both, but earlier. So `y[i] = f(x[i])` may be done in place, and a softmax
-    whose rows are stored after all loads of the row. When unsure, a pair is left out.
+    They are contiguous, of one dtype and size; the input is only loaded from, and each of its
+    elements is loaded before the output's element at the same row-major position is written: in the
+    same iteration of all loops around both, but earlier. So `y[i] = f(x[i])` may be done in place,
+    and a softmax whose rows are stored after all loads of the row. When unsure, a pair is left out.
 
     Of several pairs with an input or an output in common, one may be used; pairs that have neither
     in common may all be used. If the kernel is given the same memory for two inputs, both must be
@@ -37,6 +37,7 @@ def shareable(kernel: Kernel, accesses: Accesses | None = None) -> frozenset[tup
         for y in outputs
         if x.dtype is y.dtype
         and x.size == y.size
+        and x.gaps is y.gaps is None
         and all(
             _is_before(found, load, store, phases)
             for load in uses[x.name]

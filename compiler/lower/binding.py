@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ..errors import CompileError
 from ..graph import Graph, Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Space
 from ..passes.partition import Group
-from ..types import DType, Shape
+from ..types import DType, Shape, restrided
 from .elements import Elements, is_number, local_name, unique
 
 
@@ -55,7 +56,14 @@ class Binding:
     def _buffer(self, value: Value) -> Buffer:
         type = self.graph.type_of(value)
         hint = local_name(value.node) + (f"_{value.port}" if value.port else "")
-        return Buffer(unique(hint, self.names), self.shape(value), type.dtype)
+        shape, gaps = self.shape(value), dict(self.group.strides).get(value)
+        if gaps is not None:
+            gaps = restrided(type.shape, gaps, shape)
+            if gaps is None:
+                raise CompileError(
+                    f"{self.group.name} reads or writes {value} as {shape}, which has gaps in it"
+                )
+        return Buffer(unique(hint, self.names), shape, type.dtype, gaps=gaps)
 
     def shape(self, value: Value) -> Shape:
         """The shape a value is indexed by."""

@@ -113,7 +113,7 @@ def _flat(graph: Graph, group: Group) -> Mapping[Value, Shape]:
         if value != x and shape[2:-1] not in (space[2:-1], (1,) * (len(space) - 3)):
             return {}
         shapes[value] = (*shape[:2], math.prod(shape[2:-1]), shape[-1])
-    return shapes
+    return shapes if group.allows(graph, shapes) else {}
 
 
 @dataclass

@@ -30,8 +30,13 @@ def lower_concat(graph: Graph, group: Group, target: Target) -> Lowered:
     shapes: dict[Value, Shape] = {}
     axis = op.axis
     if group.nodes == (group.anchor,):
-        shapes = {v: _rows(graph.type_of(v).shape, axis) for v in (result, *inputs)}
-        axis = 1
+        own = {v: graph.type_of(v).shape for v in (result, *inputs)}
+        as_rows = {v: _rows(shape, 0, axis) for v, shape in own.items()}
+        as_planes = {v: _rows(shape, max(axis - 1, 0), axis) for v, shape in own.items()}
+        if group.allows(graph, as_rows):
+            shapes, axis = as_rows, 1
+        elif group.allows(graph, as_planes):
+            shapes = as_planes
     binding = Binding(graph, group, target, shapes)
     body: ir.Block = ()
     start = 0
@@ -42,8 +47,9 @@ def lower_concat(graph: Graph, group: Group, target: Target) -> Lowered:
     return binding.finish(body, f"{len(inputs)} copies into {rows}")
 
 
-def _rows(shape: Shape, axis: int) -> Shape:
-    return math.prod(shape[:axis]), math.prod(shape[axis:])
+def _rows(shape: Shape, first: int, axis: int) -> Shape:
+    """A shape with the axes from `first` to the concatenated one as one, and all from that on."""
+    return (*shape[:first], math.prod(shape[first:axis]), math.prod(shape[axis:]))
 
 
 def _copy(binding: Binding, value: Value, result: Value, axis: int, start: int) -> ir.Block:

@@ -39,7 +39,8 @@ def lower_conv_weight(graph: Graph, group: Group, target: Target) -> Lowered:
     assert group.anchor is not None
     result = Value(group.anchor)
     flat = flat_shapes(graph, group, result)
-    joined = {} if operands_are_shared(graph, group, result) else joined_pixels(graph, result)
+    shared = operands_are_shared(graph, group, result)
+    joined = {} if shared else joined_pixels(graph, group, result)
     binding = Binding(graph, group, target, {**(flat or {}), **joined})
     whole = WeightGradient(binding, result, flat is not None)
     form = whole.form

@@ -21,6 +21,7 @@ from ..ops.pool import (
     SumPool,
     SumPoolGradient,
 )
+from ..ops.recurrence import Recurrence
 from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..passes.partition import Group
@@ -71,6 +72,12 @@ _POOLED: dict[type[Op], Family] = {
     BlockedConv: lower_blocked_conv,
     WinogradConv: lower_winograd_pool,
 }
+
+
+def takes_gaps(graph: Graph, group: Group) -> bool:
+    """Whether a group's kernel can read and write values with gaps between their rows."""
+    anchor = graph.node(group.nodes[0] if group.anchor is None else group.anchor).op
+    return not isinstance(anchor, ScatterAdd | ScatterAddAlongAxis | MaxUnpool | Recurrence)
 
 
 def lower(graph: Graph, group: Group, target: Target) -> Lowered:

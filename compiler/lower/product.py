@@ -10,7 +10,7 @@ from ..graph import Value
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
 from ..ops.movement import Slice, Transpose
-from ..types import Shape
+from ..types import Shape, row_major_strides
 from .anchored import Anchored
 from .elements import Elements, Index, broadcast_index
 from .epilogue import store_results
@@ -97,11 +97,9 @@ class Product(Anchored):
                 break
             moves.append(node.op)
             (value,) = graph.inputs_of(node.name)
-        strides: list[int] = []
-        size = 1
-        for extent in reversed(self.binding.shape(value)):
-            strides.insert(0, size)
-            size *= extent
+        source = self.binding.inputs.get(value)
+        shape = self.binding.shape(value)
+        strides = list(source.strides if source is not None else row_major_strides(shape))
         for op in reversed(moves):
             if isinstance(op, Transpose):
                 strides = [strides[axis] for axis in op.permutation]

@@ -55,9 +55,17 @@ def merge_axes(graph: Graph, group: Group) -> list[Axis]:
     if is_rigid(graph, group):
         return axes
     shapes = [_padded(graph.type_of(v).shape, len(space)) for v in aligned_values(graph, group)]
+    parts = [
+        (_padded(graph.type_of(v).shape, len(space)), _padded(strides, len(space)))
+        for v, strides in group.strides
+    ]
     merged: list[Axis] = []
     for axis in axes:
-        if merged and _mergeable(merged[-1], axis, space, shapes):
+        if (
+            merged
+            and _mergeable(merged[-1], axis, space, shapes)
+            and not any(_is_gap(merged[-1], axis, *part) for part in parts)
+        ):
             last = merged.pop()
             reduced = axis.reduced if last.extent == 1 else last.reduced
             axis = Axis(last.extent * axis.extent, reduced, last.sources + axis.sources)
@@ -72,6 +80,12 @@ def _mergeable(first: Axis, second: Axis, space: Shape, shapes: list[Shape]) -> 
         return False
     both = [d for d in (*first.sources, *second.sources) if space[d] > 1]
     return all(len({shape[d] > 1 for d in both}) == 1 for shape in shapes)
+
+
+def _is_gap(first: Axis, second: Axis, shape: Shape, strides: Shape) -> bool:
+    """Whether rows along the second axis do not follow on each other."""
+    outer, inner = ([d for d in axis.sources if shape[d] > 1] for axis in (first, second))
+    return bool(outer and inner) and (strides[outer[-1]] != shape[inner[0]] * strides[inner[0]])
 
 
 def _padded(shape: Shape, rank: int) -> Shape:

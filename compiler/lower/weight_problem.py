@@ -12,6 +12,7 @@ from ..loops import ir
 from ..loops.ir import Expr
 from ..ops.blocked import BlockedConvWeightGradient
 from ..ops.conv import ConvWeightGradient
+from ..passes.partition import Group
 from ..types import Shape
 from .anchored import Anchored
 from .elements import Index
@@ -117,7 +118,7 @@ def _convolution(graph: Graph, result: Value) -> ConvWeightGradient:
     return op
 
 
-def joined_pixels(graph: Graph, result: Value) -> dict[Value, Shape]:
+def joined_pixels(graph: Graph, group: Group, result: Value) -> dict[Value, Shape]:
     """X and dy with one spatial axis, where windows are single pixels side by side."""
     op = _convolution(graph, result)
     operands = graph.inputs_of(result.node)
@@ -127,7 +128,8 @@ def joined_pixels(graph: Graph, result: Value) -> dict[Value, Shape]:
     if not dense or any(p for pair in window.padding for p in pair):
         return {}
     end = 2 + len(op.kernel)
-    return {
+    joined = {
         value: (*shape[:2], math.prod(shape[2:end]), *shape[end:])
         for value, shape in zip(operands, shapes, strict=True)
     }
+    return joined if group.allows(graph, joined) else {}

@@ -129,7 +129,7 @@ def flat_shapes(graph: Graph, group: Group, result: Value) -> dict[Value, Shape]
         if own[1:] != shape[1:] and math.prod(own[1:]) != 1:
             return None
         shapes[value] = (own[0], math.prod(own[1:]))
-    return shapes
+    return shapes if group.allows(graph, shapes) else None
 
 
 def operands_are_shared(graph: Graph, group: Group, result: Value) -> bool:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -39,7 +39,7 @@ from ..ops.reduce import Reduction
 from ..ops.window import Window
 from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
-from ..types import Shape, TensorType
+from ..types import Shape, TensorType, restrided
 
 _MAX_MEMBERS = 48
 _COLUMN_BYTES = 128
@@ -142,6 +142,7 @@ class Group:
         inputs: values it reads from memory.
         outputs: values it writes.
         phase: of its first node.
+        strides: of values that are parts of others in memory, with gaps in between.
     """
 
     name: str
@@ -153,11 +154,20 @@ class Group:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     phase: Phase
+    strides: tuple[tuple[Value, Shape], ...] = ()
 
     @cached_property
     def members(self) -> frozenset[str]:
         """`nodes` as a set."""
         return frozenset(self.nodes)
+
+    def allows(self, graph: Graph, shapes: Mapping[Value, Shape]) -> bool:
+        """Whether values can be indexed by other shapes, for the gaps that there are."""
+        return all(
+            restrided(graph.type_of(value).shape, strides, shapes[value]) is not None
+            for value, strides in self.strides
+            if value in shapes
+        )
 
 
 def can_pool(op: Op, window: Window, spatial: Shape) -> bool:
