@@ -6,7 +6,8 @@
     lenet.qn            the graph of a compiled file
     model.onnx
 
-In Python also a module, a function of tensors, a Graph or a networkx graph itself.
+In Python also a module (of PyTorch, too), a function of tensors, a Graph or a networkx graph
+itself.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from .nn.module import Module
 from .nn.trace import trace_call
 from .onnx import OnnxFile
 from .suggest import listing, unknown
+from .torch import from_torch, is_torch_module
 
 Content = Module | Callable[..., Any] | Graph | OnnxFile
 
@@ -126,8 +128,10 @@ def source_of(what: Any, contents: bool = True) -> Source:
         return what
     if isinstance(what, str | os.PathLike):
         return _named(os.fspath(what), contents)
+    if is_torch_module(what):
+        what = from_torch(what)
     if isinstance(what, Module):
-        return Source(type(what).__name__, what)
+        return Source(what._get_name(), what)
     if isinstance(what, nx.DiGraph):
         what = from_networkx(what)
     if isinstance(what, Graph):

@@ -37,6 +37,7 @@ _EXPORTS: dict[str, str] = {
     "draw": ".frontends.compile",
     "from_networkx": ".frontends.networkx",
     "from_onnx": ".frontends.onnx",
+    "from_torch": ".frontends.torch",
     "grad": ".compiler.autodiff:differentiate",
     "gradient_flow": ".frontends.gradient_flow",
     "interpret": ".frontends.compile",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from .frontends.nn.trace import trace as trace
     from .frontends.onnx import from_onnx as from_onnx
     from .frontends.onnx import to_onnx as to_onnx
+    from .frontends.torch import from_torch as from_torch
     from .frontends.training.trainer import Trainer as Trainer
     from .runtime.artifact import load as load
     from .runtime.executable import Executable as Executable

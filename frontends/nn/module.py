@@ -340,6 +340,10 @@ class Module:
 
     # -- printing ---------------------------------------------------------------------------------
 
+    def _get_name(self) -> str:
+        """What it is called in print and as a graph: the name of its class."""
+        return type(self).__name__
+
     def extra_repr(self) -> str:
         """What is printed between the brackets before the modules below."""
         return ""
@@ -348,9 +352,9 @@ class Module:
         extra = self.extra_repr().splitlines()
         parts = [f"({name}): {_indented(repr(m))}" for name, m in self._printed()]
         if len(extra) <= 1 and not parts:
-            return f"{type(self).__name__}({''.join(extra)})"
+            return f"{self._get_name()}({''.join(extra)})"
         lines = "".join(f"  {line}\n" for line in extra + parts)
-        return f"{type(self).__name__}(\n{lines})"
+        return f"{self._get_name()}(\n{lines})"
 
     def _printed(self) -> Iterable[tuple[str, object]]:
         return self._modules.items()

@@ -119,7 +119,7 @@ def trace_call(
 
 def _title(target: Module | Callable[..., Any]) -> str:
     if isinstance(target, Module):
-        return type(target).__name__
+        return target._get_name()
     name = getattr(target, "__name__", "graph")
     return "graph" if name == "<lambda>" else name
 
