@@ -11,14 +11,12 @@ their norm.
 from __future__ import annotations
 
 import argparse
-import string
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from standard_library import VOCABULARY, decode, encode, read_texts
 
 import quern as qn
 from quern import nn, optim
@@ -26,28 +24,11 @@ from quern.compiler.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
-VOCABULARY = "\n" + "".join(c for c in string.printable if c.isprintable())
-UNKNOWN = VOCABULARY.index("?")
-
-
-def encode(text: str) -> Array:
-    """The numbers of characters; those that are not ASCII become "?"."""
-    numbers = {c: i for i, c in enumerate(VOCABULARY)}
-    return np.array([numbers.get(c, UNKNOWN) for c in text], np.int64)
-
-
-def decode(numbers: Array) -> str:
-    return "".join(VOCABULARY[i] for i in numbers)
-
 
 def read_library() -> tuple[Array, Array]:
     """The text to learn from, and the text held out."""
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(folder.glob("*.py")) + sorted(folder.glob("[a-z]*/*.py"))
-    files = [f for f in files if "packages" not in f.parts[-2] and "test" not in f.parts[-2]]
-    texts = [f.read_text("utf-8", errors="replace").expandtabs(4) for f in files]
-    learned = (t for i, t in enumerate(texts) if i % 20)
-    return encode("\n".join(learned)), encode("\n".join(texts[::20]))
+    learned, held_out = read_texts()
+    return encode("\n".join(learned)), encode("\n".join(held_out))
 
 
 def streams(text: Array, rows: int, steps: int) -> Iterator[tuple[Array, Array]]:

@@ -161,7 +161,8 @@ def gradient_flow(source: Any, *arrays: Any, of: str | Sequence[str] | None = No
     def norms(name: str) -> Array:
         signal = found.get(f"grad.{name}", feeds[name])
         squares = np.square(signal.reshape(len(signal), -1), dtype=np.float64)
-        return np.sqrt(squares.sum(1))
+        lengths: Array = np.sqrt(squares.sum(1))
+        return lengths
 
     sizes = {name: float(np.linalg.norm(found[f"grad.{name}"])) for name in weights}
     return GradientFlow({state: norms(name) for state, name in probes.items()}, sizes)
