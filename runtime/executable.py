@@ -14,7 +14,7 @@ import numpy as np
 from ..compiler.errors import CompileError, InputError
 from ..compiler.llvm.jit import load
 from ..compiler.report import Report
-from ..compiler.types import Array, TensorType
+from ..compiler.types import Array, Shape, TensorType
 from .image import Image, StoredGraph
 from .memory import Memory, memory_of
 from .program import Loop, Program, SlotKind, Walk
@@ -70,6 +70,7 @@ class Executable:
         self.report = report
         self._runner = get_runner(threads)
         self._lock = threading.Lock()
+        self._inputs = dict(self.program.inputs)
         self._arena = aligned_empty(self.program.arena_bytes)
         self.state = self._initial_state(image.source.graph.data if state is None else state, share)
         self._constants = {k: _aligned(v) for k, v in image.constants.items()}
@@ -115,7 +116,7 @@ class Executable:
     @property
     def inputs(self) -> dict[str, TensorType]:
         """Name and type of each input, in order."""
-        return dict(self.program.inputs)
+        return dict(self._inputs)
 
     @property
     def outputs(self) -> dict[str, TensorType]:
@@ -137,17 +138,19 @@ class Executable:
         """
         if len(arrays) == 1 and isinstance(arrays[0], Mapping) and not named:
             return self.run(arrays[0])
-        names = list(self.inputs)
+        names = list(self._inputs)
         if len(arrays) > len(names):
             raise InputError(
                 f"{self.program.name} takes {len(names)} inputs ({', '.join(names)}), "
                 f"got {len(arrays)}"
             )
         given = dict(zip(names, arrays, strict=False))
-        twice = sorted(given.keys() & named.keys())
-        if twice:
-            raise InputError(f"input {twice[0]} was given by place and by name")
-        results = tuple(self.run({**given, **named}).values())
+        if named:
+            twice = sorted(given.keys() & named.keys())
+            if twice:
+                raise InputError(f"input {twice[0]} was given by place and by name")
+            given |= named
+        results = tuple(self.run(given).values())
         return results[0] if len(results) == 1 else results
 
     def run(
@@ -168,7 +171,7 @@ class Executable:
                 f"no {', '.join(self._missing)}; compile it for this machine"
             )
         feeds = self._checked(arrays)
-        results = {n: _empty(t) for n, t in self.program.outputs}
+        results = {name: _empty(*form) for name, form in self._forms}
         with self._lock:
             self._point(SlotKind.INPUT, feeds)
             self._point(SlotKind.OUTPUT, results)
@@ -190,17 +193,33 @@ class Executable:
         timestamps[1:] = stamps[0] + np.cumsum(spent)
 
     def _checked(self, arrays: Mapping[str, Any]) -> dict[str, Array]:
-        expected = self.inputs
-        unknown = sorted(set(arrays) - set(expected))
-        missing = [n for n in expected if n not in arrays]
-        if unknown or missing:
+        expected = self._inputs
+        if arrays.keys() != expected.keys():
+            unknown = sorted(set(arrays) - set(expected))
+            missing = [n for n in expected if n not in arrays]
             told = [f"{n} is missing" for n in missing] + [f"{n} is not known" for n in unknown]
             raise InputError(
                 f"{self.program.name} takes {', '.join(expected) or 'no inputs'}: {', '.join(told)}"
             )
-        return {name: self._fitting(name, type, arrays[name]) for name, type in expected.items()}
+        return {
+            name: x if _is_usable(x := arrays[name], shape, dtype) else self._fitting(name, x)
+            for name, shape, dtype in self._wanted
+        }
 
-    def _fitting(self, name: str, type: TensorType, given: Any) -> Array:
+    @cached_property
+    def _wanted(self) -> list[tuple[str, Shape, np.dtype[Any]]]:
+        """Shape and dtype of each input."""
+        return [(name, t.shape, t.dtype.numpy) for name, t in self._inputs.items()]
+
+    @cached_property
+    def _forms(self) -> list[tuple[str, tuple[Shape, np.dtype[Any], int]]]:
+        """Shape, dtype and bytes of each output."""
+        outputs = self.program.outputs
+        return [(name, (t.shape, t.dtype.numpy, t.nbytes)) for name, t in outputs]
+
+    def _fitting(self, name: str, given: Any) -> Array:
+        """What kernels can use of what was given."""
+        type = self._inputs[name]
         array = self._as_array(name, type, given)
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
@@ -325,6 +344,11 @@ class Executable:
                 table = np.arange(first, first + sizes[number], len(call.slots))
                 for part in _places(slot, table, walks.get((number, i))):
                     self._places[program.slots[part.slot].kind].append(part)
+        slots = program.slots
+        self._named = {
+            kind: [(slots[part.slot].name, part) for part in parts]
+            for kind, parts in self._places.items()
+        }
         base = address(self._arena)
         for part in self._places[SlotKind.ARENA]:
             self._put(part, base + program.slots[part.slot].offset)
@@ -353,8 +377,11 @@ class Executable:
         return np.ascontiguousarray(table[:, :4])
 
     def _point(self, kind: SlotKind, arrays: Mapping[str, Array]) -> None:
-        for part in self._places[kind]:
-            self._put(part, address(arrays[self.program.slots[part.slot].name]))
+        where = dict[str, int]()
+        for name, part in self._named[kind]:
+            if name not in where:
+                where[name] = address(arrays[name])
+            self._put(part, where[name])
 
     def _put(self, part: _Place, where: int) -> None:
         if part.offsets is None:
@@ -434,7 +461,7 @@ def _rows(program: Program) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 def address(array: Array) -> int:
     """Where an array's first element is."""
-    return int(array.ctypes.data)
+    return int(array.__array_interface__["data"][0])
 
 
 def aligned_empty(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -450,11 +477,19 @@ def _aligned(array: Array) -> Array:
     return array if usable else aligned_copy(array)
 
 
-def _empty(type: TensorType) -> Array:
+def _empty(shape: Shape, dtype: np.dtype[Any], nbytes: int) -> Array:
     """Memory for a value; large ones begin at a cache line."""
-    if type.nbytes < _LARGE:
-        return np.empty(type.shape, type.dtype.numpy)
-    return aligned_empty(type.nbytes).view(type.dtype.numpy).reshape(type.shape)
+    if nbytes < _LARGE:
+        return np.empty(shape, dtype)
+    return aligned_empty(nbytes).view(dtype).reshape(shape)
+
+
+def _is_usable(given: object, shape: Shape, dtype: np.dtype[Any]) -> bool:
+    """Whether kernels can use what was given as it is."""
+    if type(given) is not np.ndarray or given.shape != shape or given.dtype != dtype:
+        return False
+    flags = given.flags
+    return flags.c_contiguous and flags.aligned
 
 
 def aligned_copy(array: Array) -> Array:
