@@ -18,8 +18,9 @@ _DOT_TILES = {1: (1, 8), 2: (2, 6), 3: (3, 4)}
 _DOT_TILE = (4, 3)
 # Vectors of terms that all rows are multiplied by before the next ones are read.
 _DOT_TERMS = 64
-# Rows of the matrix that pass at a time, and bytes of sums.
-_SWEEP = 8
+# Rows of the matrix that pass at a time, in two vectors each (one would be broadcast for every
+# multiply-add), and bytes of sums.
+_SWEEP = 4
 _SWEEP_BYTES = 16 * 1024
 _TASKS = 8
 # What is swept in one go, of a matrix that is larger than the caches.
@@ -197,7 +198,7 @@ def _sweep_task(product: Product, start: Expr, width: int) -> ir.Block:
             total = ir.Binary(BinaryOp.ADD, total, ir.Binary(BinaryOp.MUL, y, vector))
         add = (*block, ir.Store(sums, (i, v), total))
         rows = ir.For(i, product.rows, add, LoopKind.UNROLLED)
-        sweep = ir.For(v, width, (*lets, rows), LoopKind.VECTOR, lanes)
+        sweep = ir.For(v, width, (*lets, rows), LoopKind.VECTOR, 2 * lanes)
         body += (ir.For(number, span.count, (sweep,)),)
     i, v = var("i"), var("v")
     return body + over(i, v, product.store(ir.Load(sums, (i, v)), i, start + v))
