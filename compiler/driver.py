@@ -41,6 +41,7 @@ from .passes.simplify import Simplify
 from .passes.snapshot import Snapshot
 from .passes.step_passes import StepPasses
 from .passes.subpixel import SubPixel
+from .passes.subsample import Subsample
 from .passes.winograd import Winograd
 from .placed import Placed
 from .plan import Planner, affordable_parts
@@ -118,6 +119,7 @@ def standard_passes(
         HoistSteps(),
         Expand(loops=unroll),
         SubPixel(),
+        Subsample(),
         *_simplification(),
         StepPasses((Expand(), *_simplification()), target),
     )
