@@ -194,6 +194,11 @@ class Executable:
 
     def _checked(self, arrays: Mapping[str, Any]) -> dict[str, Array]:
         expected = self._inputs
+        if not isinstance(arrays, Mapping):
+            raise InputError(
+                f"run of {self.program.name} takes inputs by name, got {type(arrays).__name__}; "
+                "call the executable itself with inputs in order"
+            )
         if arrays.keys() != expected.keys():
             unknown = sorted(set(arrays) - set(expected))
             missing = [n for n in expected if n not in arrays]

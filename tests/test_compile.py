@@ -224,6 +224,12 @@ def test_inputs_that_are_too_many_or_twice_are_refused(mixed: qn.Executable) -> 
         mixed(x, left=x)
 
 
+def test_run_takes_inputs_by_name(mixed: qn.Executable) -> None:
+    both: Any = [np.zeros((4, 3), np.float32)] * 2
+    with pytest.raises(qn.InputError, match="takes inputs by name, got list; call the executable"):
+        mixed.run(both)
+
+
 def strided(x: Array) -> Array:
     wide = np.zeros((x.shape[0], 2 * x.shape[1]), x.dtype)
     wide[:, ::2] = x
