@@ -277,6 +277,16 @@ def test_nodes_have_the_names_of_modules_and_know_their_lines() -> None:
     assert "self.bn(self.conv(x))" in Path(__file__).read_text().splitlines()[source.line - 1]
 
 
+def test_it_prints_as_in_pytorch() -> None:
+    theirs = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), Residual(2))
+    assert repr(qn.from_torch(theirs)) == repr(theirs)
+
+
+def test_inputs_that_do_not_fit_are_told() -> None:
+    with pytest.raises(UsageError, match=r"Classifier.*cannot export.*to have 1 channels, but got"):
+        qn.trace(qn.from_torch(Classifier()), qn.spec(1, 3, 12, 12))
+
+
 def test_tied_parameters_stay_tied() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
@@ -318,7 +328,7 @@ def test_dropout_differs_from_run_to_run_in_training_alone() -> None:
 
 def test_errors_name_the_line_of_the_users_own_module() -> None:
     with pytest.raises(UsageError, match=r"test_from_torch.py:\d+.*aten\.\w*bessel.*not supported"):
-        qn.trace(qn.from_torch(Function(torch.special.bessel_j0)), qn.spec(2))
+        qn.trace(qn.from_torch(Function(lambda x: torch.special.bessel_j0(x))), qn.spec(2))
 
 
 def test_what_depends_on_numbers_cannot_be_exported() -> None:

@@ -65,7 +65,7 @@ class Module:
             try:
                 return self.forward(*args, **kwargs)
             except QuernError as error:
-                place = path or type(self).__name__
+                place = path or self._get_name()
                 raise error.at(place, user_location(error.__traceback__)) from None
 
     # -- attributes -------------------------------------------------------------------------------

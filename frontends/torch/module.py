@@ -54,24 +54,31 @@ def from_torch(module: Any) -> Module:
 
 
 class _Part(Module):
-    """Stands for a module within a PyTorch module."""
+    """Stands for a module of PyTorch, whose name it has."""
 
-
-class _LayerPart(Layer):
-    """Stands for one of the layers that PyTorch itself has."""
-
-
-class TorchModule(Module):
-    """Stands for a PyTorch module; see `from_torch`."""
-
-    def __init__(self, module: Any) -> None:
+    def __init__(self, original: Any) -> None:
         super().__init__()
-        object.__setattr__(self, "_original", module)
-        object.__setattr__(self, "_programs", {})
-        object.__setattr__(self, "forward", self._forward())
+        object.__setattr__(self, "_original", original)
 
     def _get_name(self) -> str:
         return type(self._original).__name__
+
+    def extra_repr(self) -> str:
+        text: str = self._original.extra_repr()
+        return text
+
+
+class _LayerPart(_Part, Layer):
+    """Stands for one of the layers that PyTorch itself has."""
+
+
+class TorchModule(_Part):
+    """A PyTorch module with all that is in it; see `from_torch`."""
+
+    def __init__(self, original: Any) -> None:
+        super().__init__(original)
+        object.__setattr__(self, "_programs", {})
+        object.__setattr__(self, "forward", self._forward())
 
     def _forward(self) -> Callable[..., Any]:
         """`forward` with the arguments that PyTorch's takes, after which inputs are named."""
@@ -191,8 +198,8 @@ def _mirror(module: Any, root: TorchModule) -> None:
 
 
 def _part(original: Any) -> Module:
-    is_layer = type(original).__module__.startswith("torch.nn.")
-    return _LayerPart() if is_layer and not list(original.children()) else _Part()
+    is_layer = type(original).__module__.startswith("torch.nn.") and not [*original.children()]
+    return _LayerPart(original) if is_layer else _Part(original)
 
 
 def _copy_states(original: Any, part: Module, states: dict[int, Any]) -> None:

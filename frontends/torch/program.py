@@ -96,8 +96,8 @@ def module_path(node: Any) -> str:
 
 
 def source_of(node: Any) -> SourceLocation | None:
-    """The user's line that called an operator: the innermost one that is not PyTorch's own."""
-    own = str(Path(sys.modules["torch"].__file__ or "").parent)
+    """The user's line that called an operator: the innermost one of neither PyTorch nor ours."""
+    own = (str(Path(sys.modules["torch"].__file__ or "").parent), str(Path(__file__).parent))
     frames = re.findall(r'File "(.+)", line (\d+)', node.meta.get("stack_trace") or "")
     for file, line in reversed(frames):
         if not file.startswith(own):
