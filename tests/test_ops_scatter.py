@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,23 +33,33 @@ ROWS = np.array([[2], [0]])
 ALONG = np.array([[[0, 3]], [[1, -1]]])
 
 
-def written(x: Array, places: Sequence[Any], updates: Array, add: bool = False) -> Array:
+JOINED: dict[ScatterMode, Callable[[Any, Any], Any]] = {
+    ScatterMode.NONE: lambda old, new: new,
+    ScatterMode.ADD: np.add,
+    ScatterMode.MULTIPLY: np.multiply,
+    ScatterMode.MAXIMUM: np.maximum,
+    ScatterMode.MINIMUM: np.minimum,
+}
+
+
+def written(
+    x: Array, places: Sequence[Any], updates: Array, mode: ScatterMode = ScatterMode.NONE
+) -> Array:
     y = x.copy()
     for place, update in zip(places, updates, strict=True):
-        y[place] = y[place] + update if add else update
+        y[place] = JOINED[mode](y[place], update)
     return y
 
 
-def along(x: Array, indices: Array, updates: Array, add: bool = False) -> Array:
+def along(x: Array, indices: Array, updates: Array, mode: ScatterMode = ScatterMode.NONE) -> Array:
     places = [(i, indices[i, j, k], k) for i, j, k in np.ndindex(*indices.shape)]
-    return written(x, places, updates.reshape(-1), add)
+    return written(x, places, updates.reshape(-1), mode)
 
 
 def pairs_of(indices: Array) -> list[tuple[int, ...]]:
     return [tuple(row) for row in indices]
 
 
-ADD = ScatterMode.ADD
 CASES = [
     cases(scatter.GatherND(), lambda x, i: x[tuple(i.T)], X, PAIRS, constant=(1,)),
     cases(scatter.GatherND(), lambda x, i: x[i[:, 0]], X, ROWS, constant=(1,)),
@@ -62,15 +73,22 @@ CASES = [
         X, PAIRS, spread((3, 2), seed=1), constant=(1,),
     ),
     cases(
-        scatter.ScatterND(ADD), lambda x, i, u: written(x, pairs_of(i), u, True),
-        X, np.array([[0, 1, 1], [0, 1, 1]]), spread((2,), seed=1), constant=(1,),
-    ),
-    cases(
         scatter.ScatterElements(1), along, X, ALONG, spread((2, 1, 2), seed=1), constant=(1,),
     ),
-    cases(
-        scatter.ScatterElements(1, ADD), lambda x, i, u: along(x, i, u, True),
-        X, np.repeat(ALONG, 2, 1), spread((2, 2, 2), seed=1), constant=(1,),
+    *(
+        cases(
+            scatter.ScatterND(mode),
+            lambda x, i, u, mode=mode: written(x, pairs_of(i), u, mode),
+            X, np.array([[0, 1, 1], [2, 0, 0], [0, 1, 1]]), spread((3,), seed=1), constant=(1,),
+        )
+        for mode in JOINED if mode is not ScatterMode.NONE
+    ),
+    *(
+        cases(
+            scatter.ScatterElements(1, mode), partial(along, mode=mode),
+            X, np.repeat(ALONG, 2, 1), spread((2, 2, 2), seed=1), constant=(1,),
+        )
+        for mode in JOINED if mode is not ScatterMode.NONE
     ),
     cases(cumulative.CumSum(1), lambda x: np.cumsum(x, 1), X),
     cases(cumulative.CumSum(0, exclusive=True), lambda x: np.cumsum(x, 0) - x, X),

@@ -29,6 +29,9 @@ class ScatterMode(Enum):
 
     NONE = "none"
     ADD = "add"
+    MULTIPLY = "mul"
+    MAXIMUM = "max"
+    MINIMUM = "min"
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,13 @@ class GatherND(Composite):
 
 @dataclass(frozen=True)
 class ScatterND(Composite):
-    """x with the slices at tuples of indices replaced by updates, or these added (ONNX: ScatterND).
+    """x with slices at tuples of indices replaced by, or joined with, updates (ONNX: ScatterND).
 
     Inputs are x, indices (…, n) and updates of the shape (…, *x.shape[n:]). Of several
     replacements of one place the last one in row-major order stays.
 
     Arguments:
-        mode: replace or add.
+        mode: how an update and what is there become one.
     """
 
     mode: ScatterMode = ScatterMode.NONE
@@ -96,14 +99,14 @@ class ScatterND(Composite):
 
 @dataclass(frozen=True)
 class ScatterElements(Composite):
-    """x with x[i, indices[i, j, k], k] replaced by updates[i, j, k], or this added, for axis 1.
+    """x with x[i, indices[i, j, k], k] replaced by, or joined with, updates[i, j, k], for axis 1.
 
     Inputs are x, indices and updates of the shape of the indices (torch.scatter, ONNX:
     ScatterElements). Of several replacements of one place the last one in row-major order stays.
 
     Arguments:
         axis: counted from the front.
-        mode: replace or add.
+        mode: how an update and what is there become one.
     """
 
     axis: int
@@ -133,13 +136,15 @@ class ScatterElements(Composite):
 
 
 def scattered(mode: ScatterMode, x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
-    """The rows of x (R, C) at places (N,), replaced by updates (N, C) or these added."""
+    """The rows of x (R, C) at places (N,), replaced by, or joined with, updates (N, C)."""
     if updates.dtype is not x.dtype:
         raise DTypeError(f"updates {updates.type} are written into {x.type}; cast one")
     if not updates.type.size:
         return x
     if mode is ScatterMode.ADD:
         return x + apply(ScatterAdd(x.shape, 0), places, updates)
+    if mode is not ScatterMode.NONE:
+        return _reduced(mode, x, places, updates)
     # Which update stays at each place, counted from 1; then every place looks its own one up.
     count, rows = places.shape[0], x.shape[0]
     numbers = x.graph.constant(np.arange(1, count + 1).reshape(1, 1, -1), DType.FLOAT64)
@@ -166,3 +171,15 @@ def inside(indices: Tensor, extent: int) -> Tensor:
     if extent < 1 and indices.type.size:
         raise ShapeError(f"{indices.type} indexes an empty axis")
     return (indices < 0).where(indices + extent, indices).maximum(0).minimum(extent - 1)
+
+
+def _reduced(mode: ScatterMode, x: Tensor, places: Tensor, updates: Tensor) -> Tensor:
+    """Every row looks at all updates (R * N * C operations, but nothing is stored)."""
+    rows = x.graph.constant(np.arange(x.shape[0]).reshape(-1, 1), places.dtype)
+    hit = places.unsqueeze(0).equal(rows).unsqueeze(2)
+    if mode is ScatterMode.MULTIPLY:
+        return x * hit.where(updates.unsqueeze(0), x.constant(1)).prod(1)
+    candidates = hit.where(updates.unsqueeze(0), x.unsqueeze(1))
+    if mode is ScatterMode.MAXIMUM:
+        return x.maximum(candidates.max(1))
+    return x.minimum(candidates.min(1))

@@ -11,6 +11,7 @@ from ....compiler.errors import OnnxError
 from ....compiler.ops import conv as cv
 from ....compiler.ops.base import apply
 from ....compiler.ops.window import Pairs, Window
+from ....compiler.tensor import Tensor
 from ....compiler.types import Shape
 from ..call import Call, Result, operator
 
@@ -51,7 +52,11 @@ def halved(total: int, upper: bool) -> tuple[int, int]:
 @operator("Conv")
 def _conv(call: Call) -> Result:
     inputs = call.all()
-    x, w = inputs[:2]
+    return call.apply(convolution(call, *inputs[:2]), *inputs)
+
+
+def convolution(call: Call, x: Tensor, w: Tensor) -> cv.Conv:
+    """The convolution of x by w that the attributes say."""
     rank = x.rank - 2
     kernel = call.integers("kernel_shape", w.shape[2:])
     if kernel != w.shape[2:]:
@@ -59,7 +64,7 @@ def _conv(call: Call) -> Result:
     stride = call.integers("strides", (1,) * rank)
     dilation = call.integers("dilations", (1,) * rank)
     padding = automatic_padding(call, x.shape[2:], kernel, stride, dilation)
-    return call.apply(cv.Conv(stride, padding, dilation, call.integer("group", 1)), *inputs)
+    return cv.Conv(stride, padding, dilation, call.integer("group", 1))
 
 
 @operator("ConvTranspose")

@@ -70,3 +70,20 @@ def _compress(call: Call) -> Result:
 @operator("NonZero")
 def _nonzero(call: Call) -> Result:
     return np.array(np.nonzero(call.known(0)), np.int64)
+
+
+@operator("TensorScatter")
+def _tensor_scatter(call: Call) -> Result:
+    """A cache with new rows from a place on that each batch has for itself."""
+    cache, update = call.x(0), call.x(1)
+    axis = normalize_axis(call.integer("axis", -2), cache.rank)
+    if axis == 0 or update.rank != cache.rank:
+        raise OnnxError(f"{update.type} cannot be written into {cache.type} along axis {axis}")
+    shape = tuple(update.shape[d] if d == axis else 1 for d in range(cache.rank))
+    place = call.constant(np.arange(update.shape[axis]).reshape(shape), DType.INT64)
+    if call.has(2):
+        first = _indices(call.x(2)).cast(DType.INT64)
+        place = place + first.reshape((-1, *(1 for _ in shape[1:])))
+    if call.text("mode", "linear") == "circular":
+        place = place % cache.shape[axis]
+    return call.apply(sc.ScatterElements(axis), cache, place.broadcast_to(update.shape), update)

@@ -52,7 +52,7 @@ def _scatter_add_along(
 
 
 def _reduction(mode: ScatterMode) -> str | None:
-    return "add" if mode is ScatterMode.ADD else None
+    return None if mode is ScatterMode.NONE else mode.value
 
 
 @writes(GatherND)
