@@ -11,6 +11,7 @@ from ..runtime.program import Program
 from .cost_model import Choice, cheapest
 from .errors import UsageError
 from .graph import Graph
+from .group import Group
 from .layout import BlockChannels
 from .llvm.codegen import assembly
 from .llvm.emit import emit
@@ -35,7 +36,7 @@ from .passes.hoist import Prepared, hoist
 from .passes.hoist_steps import HoistSteps
 from .passes.join_slices import JoinSlices
 from .passes.merge_recurrences import MergeRecurrences
-from .passes.partition import Group, partition
+from .passes.partition import partition
 from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
 from .passes.snapshot import Snapshot

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .driver import Options, lower_groups, prepare
 from .errors import UsageError
 from .graph import Graph, Node
+from .group import Group, storage
 from .llvm.codegen import assembly
 from .llvm.emit import emit
 from .loops.ir import Kernel
@@ -14,7 +15,6 @@ from .loops.printer import print_kernel
 from .lower.lower import lower
 from .ops.leaf import Leaf
 from .ops.movement import Reshape
-from .passes.partition import Group, storage
 from .placed import Placed, Repeat
 from .printer import print_group
 from .report import Report

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from .graph import Graph, Value
+from .group import Group, storage
 from .ops.leaf import Leaf
 from .ops.movement import Concat, Slice
-from .passes.partition import Group, storage
 from .types import Shape, restrided, row_major_strides
 
 # What lies in one piece of a part with gaps; where it is less, vectors would be of no use.

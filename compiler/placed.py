@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .graph import Value
+from .group import Group
 from .loops import ir
 from .lower.binding import Lowered
-from .passes.partition import Group
 from .routine import Routine
 from .types import TensorType
 

@@ -20,11 +20,11 @@ from functools import cached_property
 from ..runtime.program import Copy, KernelCall, Loop, Program, Slot, SlotKind, Step, Walk
 from .errors import CompileError
 from .graph import Graph, Value
+from .group import Group, storage
 from .loops import ir
 from .lower.binding import Lowered
 from .ops.leaf import Constant, Input, Leaf, State
 from .parts import Part, Parts, find_parts
-from .passes.partition import Group, storage
 from .placed import Inner, Placed, Repeat, copy_kernel
 from .routine import Routine
 from .types import TensorType

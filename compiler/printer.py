@@ -23,7 +23,7 @@ from .ops.leaf import Constant, Leaf, Parameter
 from .types import Array, Shape, TensorType
 
 if TYPE_CHECKING:
-    from .passes.partition import Group
+    from .group import Group
 
 _MARGIN = "  "
 _INLINE_ELEMENTS = 6

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from .graph import Graph, Node, Value
+from .group import Group, storage
 from .loops import ir
 from .loops.ir import Buffer, Space
 from .lower.binding import Lowered
 from .ops.leaf import Leaf
 from .ops.recurrence import Recurrence
-from .passes.partition import Group, partition, storage
+from .passes.partition import partition
 from .placed import Inner, Placed, Repeat, Where, copy_kernel
 from .plan import aligned, overlay
 from .types import DType, TensorType

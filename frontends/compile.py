@@ -17,11 +17,12 @@ from ..compiler.driver import Options, compile_graph, prepare
 from ..compiler.errors import InputError, UsageError
 from ..compiler.evaluate import evaluate
 from ..compiler.graph import Graph
+from ..compiler.group import Group
 from ..compiler.llvm.target import Target
 from ..compiler.ops.leaf import Input
 from ..compiler.passes.checkpoint import Checkpoint, Wanted
 from ..compiler.passes.checkpoint_steps import CheckpointSteps
-from ..compiler.passes.partition import Group, partition
+from ..compiler.passes.partition import partition
 from ..compiler.report import Report
 from ..compiler.types import DType, TensorType
 from ..runtime.executable import Executable

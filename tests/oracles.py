@@ -12,6 +12,7 @@ from quern.compiler.autodiff import differentiate
 from quern.compiler.driver import Options, compile_graph
 from quern.compiler.evaluate import Evaluation, evaluate
 from quern.compiler.graph import Graph, Value
+from quern.compiler.group import Group, storage
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.interpreter import interpret
@@ -20,7 +21,7 @@ from quern.compiler.loops.printer import print_kernel
 from quern.compiler.lower.lower import lower
 from quern.compiler.ops.leaf import Leaf
 from quern.compiler.passes.expand import Expand
-from quern.compiler.passes.partition import Group, partition, storage
+from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, DType, TensorType
 from quern.runtime.executable import Executable

@@ -13,12 +13,12 @@ from oracles import graph_of
 from quern.compiler.driver import Options, compile_graph, lower_groups, optimize
 from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph, Value
+from quern.compiler.group import storage
 from quern.compiler.llvm.phases import split
 from quern.compiler.loops import ir
 from quern.compiler.ops.leaf import Input, State
 from quern.compiler.ops.movement import Concat, Reshape, Slice
 from quern.compiler.passes.hoist import hoist
-from quern.compiler.passes.partition import storage
 from quern.compiler.passes.snapshot import Snapshot
 from quern.compiler.placed import Placed
 from quern.compiler.report import Report

@@ -17,13 +17,14 @@ from quern.compiler.autodiff import differentiate
 from quern.compiler.driver import Options, compile_graph, lower_groups, optimize
 from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph, Phase
+from quern.compiler.group import Group
 from quern.compiler.ops.blocked import BlockedConv
 from quern.compiler.ops.conv import Conv
 from quern.compiler.ops.leaf import State
 from quern.compiler.ops.pointwise import Power
 from quern.compiler.ops.pool import MaxPool
 from quern.compiler.passes.hoist import hoist
-from quern.compiler.passes.partition import Group, partition
+from quern.compiler.passes.partition import partition
 from quern.compiler.report import Report
 from quern.compiler.tensor import Tensor
 from quern.compiler.training import Optimizer, build_training_step

@@ -26,7 +26,8 @@ from quern.compiler.ops.pointwise import Relu
 from quern.compiler.ops.pool import MaxPool
 from quern.compiler.ops.window import Window
 from quern.compiler.passes.expand import Expand
-from quern.compiler.passes.partition import fits_stack, partition
+from quern.compiler.passes.joining import fits_stack
+from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, Shape, TensorType
 

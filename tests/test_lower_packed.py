@@ -14,6 +14,7 @@ import quern as qn
 from quern import nn
 from quern.compiler.driver import Options, compile_graph, standard_passes
 from quern.compiler.graph import Graph
+from quern.compiler.group import Group
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.printer import print_kernel
 from quern.compiler.lower.lower import lower
@@ -21,7 +22,7 @@ from quern.compiler.ops.base import apply
 from quern.compiler.ops.blocked import PackWeight
 from quern.compiler.ops.linear import PackedMatMul
 from quern.compiler.ops.recurrence import Recurrence
-from quern.compiler.passes.partition import Group, partition
+from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, DType, TensorType
 

@@ -14,6 +14,7 @@ from random_graphs import graphs
 
 from quern.compiler.autodiff import differentiate
 from quern.compiler.graph import Graph, Phase
+from quern.compiler.group import Group
 from quern.compiler.ops import activation as act
 from quern.compiler.ops import loss, norm
 from quern.compiler.ops.base import apply, apply_all
@@ -22,7 +23,8 @@ from quern.compiler.ops.movement import Concat, Pad
 from quern.compiler.ops.pointwise import Exp
 from quern.compiler.ops.pool import MaxPool
 from quern.compiler.passes.expand import Expand
-from quern.compiler.passes.partition import Group, Role, partition, role
+from quern.compiler.passes.partition import partition
+from quern.compiler.roles import Role, role
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array
 

@@ -21,6 +21,7 @@ from quern.compiler.driver import Options, compile_graph
 from quern.compiler.errors import CompileError
 from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph, Value
+from quern.compiler.group import Group
 from quern.compiler.lower.binding import Binding
 from quern.compiler.lower.lower import takes_gaps
 from quern.compiler.ops import movement as mv
@@ -28,7 +29,7 @@ from quern.compiler.ops.base import apply, apply_all
 from quern.compiler.ops.indexing import ScatterAdd
 from quern.compiler.ops.pool import MaxPool
 from quern.compiler.parts import Part, find_parts
-from quern.compiler.passes.partition import Group, partition
+from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, DType, Shape, restrided, row_major_strides
 from quern.runtime.executable import Executable

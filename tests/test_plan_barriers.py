@@ -6,10 +6,10 @@ import numpy as np
 from plan_simulation import F, Plan, check, of
 
 from quern.compiler.graph import Graph, Value
+from quern.compiler.group import Group
 from quern.compiler.loops import ir
 from quern.compiler.lower.binding import Lowered
 from quern.compiler.ops.pointwise import Relu
-from quern.compiler.passes.partition import Group
 from quern.compiler.placed import Placed
 from quern.compiler.plan import Planner
 from quern.compiler.types import DType, TensorType

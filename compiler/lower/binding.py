@@ -8,10 +8,10 @@ from functools import cached_property
 
 from ..errors import CompileError
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Space
-from ..passes.partition import Group
 from ..types import DType, Shape, restrided
 from .elements import Elements, is_number, local_name, unique
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..graph import Graph, Phase, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Expr
 from ..ops.blocked import BlockedConv, plain_shape
 from ..ops.conv import Convolution
 from ..ops.pool import MaxPool
-from ..passes.partition import Group
 from ..types import Shape, TensorType
 from .bands import row_length
 from .binding import Binding, Lowered

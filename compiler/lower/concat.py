@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind
 from ..ops.movement import Concat
-from ..passes.partition import Group
 from ..types import Shape
 from .binding import Binding, Lowered
 from .space import pieces

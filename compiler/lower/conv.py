@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind
 from ..ops.conv import Conv, ConvInputGradient, Convolution
-from ..passes.partition import Group
 from ..types import Shape
 from .binding import Binding, Lowered
 from .contraction import (

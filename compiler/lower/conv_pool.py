@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
-from ..passes.partition import Group
 from .bands import band_height, row_length, rows_of
 from .binding import Binding, Lowered
 from .contraction import Axis, Block, Place, over_blocks, register_tile

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, LoopKind, Space
-from ..passes.partition import Group
 from .binding import Binding, Lowered
 from .tile import Span, balanced, panels
 from .weight_form import Form

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..errors import CompileError
 from ..graph import Graph
+from ..group import Group
 from ..llvm.target import Target
 from ..ops.base import Op
 from ..ops.blocked import BlockedConv, BlockedConvWeightGradient
@@ -24,7 +25,6 @@ from ..ops.pool import (
 from ..ops.recurrence import Recurrence
 from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
-from ..passes.partition import Group
 from .binding import Lowered
 from .blocked_conv import lower_blocked_conv
 from .concat import lower_concat

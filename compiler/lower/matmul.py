@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..ops.linear import PackedMatMul
-from ..passes.partition import Group
 from .binding import Binding, Lowered
 from .blocked_product import BlockedProduct
 from .narrow_product import dots, sweeps

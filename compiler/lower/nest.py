@@ -20,11 +20,11 @@ from functools import cached_property
 from typing import TypeAlias
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..ops import reduce as rd
-from ..passes.partition import Group
 from .binding import Binding, Lowered
 from .elements import Elements, Index, broadcast_index
 from .space import Axis, Piece, aligned_values, is_rigid, merge_axes, merged_shape, pieces

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import LoopKind
 from ..ops.blocked import PackWeight
-from ..passes.partition import Group
 from .binding import Binding, Lowered
 from .tile import panels
 

@@ -18,10 +18,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..loops import ir
 from ..loops.ir import BinaryOp, Expr, LoopKind, Space, binary
 from ..ops.blocked import BlockedConv
-from ..passes.partition import Group
 from ..types import Shape
 from .blocked_task import divided
 from .contraction import Axis, Block, Contraction, Factor, Place, Tiling, register_tile

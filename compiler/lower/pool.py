@@ -8,11 +8,11 @@ from functools import cached_property
 from itertools import product
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Const, Expr, Function, LoopKind, ReduceOp, Space
 from ..ops.pool import MaxPool, MaxPoolGather, Pool
-from ..passes.partition import Group
 from ..types import DType
 from .anchored import Anchored
 from .binding import Binding, Lowered

@@ -16,11 +16,11 @@ from functools import cached_property
 from itertools import product
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import BinaryOp, Const, Expr, LoopKind, ReduceOp, Space
 from ..ops.pool import MaxPoolGradient, SumPoolGradient
-from ..passes.partition import Group
 from .anchored import Anchored
 from .binding import Binding, Lowered
 from .elements import Index

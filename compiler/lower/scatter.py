@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Const, LoopKind, ReduceOp
 from ..ops.indexing import ScatterAdd, ScatterAddAlongAxis
 from ..ops.pool import MaxUnpool
-from ..passes.partition import Group
 from ..types import Shape, row_major_strides
 from .binding import Binding, Lowered
 from .elements import data_index

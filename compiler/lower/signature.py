@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from ..graph import Graph, Value
-from ..passes.partition import Group
+from ..group import Group
 from .binding import Lowered
 from .elements import is_number
 

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..ops.pointwise import Iota
-from ..passes.partition import Group, Role, role
+from ..roles import Role, role
 from ..types import Shape
 
 

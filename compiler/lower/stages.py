@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..graph import Graph, Value
-from ..passes.partition import Group, Role, is_expensive, role
+from ..group import Group
+from ..roles import Role, is_expensive, role
 
 
 @dataclass

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..loops import ir
 from ..loops.ir import Expr
 from ..ops.blocked import BlockedConvWeightGradient
 from ..ops.conv import ConvWeightGradient
-from ..passes.partition import Group
 from ..types import Shape
 from .anchored import Anchored
 from .elements import Index

@@ -9,9 +9,9 @@ from functools import cached_property
 from itertools import product
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
-from ..passes.partition import Group
 from ..types import Shape
 from .anchored import Anchored
 from .binding import Binding

@@ -21,11 +21,11 @@ from math import gcd
 
 from ..cost_model import Blocking, SquareConvolution, winograd_blocking
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
 from ..ops.winograd import WinogradConv
-from ..passes.partition import Group
 from ..types import Shape
 from .binding import Binding, Lowered
 from .elements import Index

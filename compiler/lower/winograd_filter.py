@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind, Space
 from ..ops.toom_cook import transforms
 from ..ops.winograd import WinogradWeight
-from ..passes.partition import Group
 from .anchored import Anchored
 from .binding import Binding, Lowered
 from .linear_map import linear_map

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, Space
-from ..passes.partition import Group
 from .binding import Binding, Lowered
 from .elements import Index
 from .pool import Pooling, pooling_behind

@@ -19,12 +19,12 @@ from functools import cached_property
 from math import gcd
 
 from ..graph import Graph, Value
+from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..ops.toom_cook import Matrix
 from ..ops.winograd_gradient import WinogradConvWeightGradient
-from ..passes.partition import Group
 from ..types import Shape
 from ..weight_cost_model import WeightBlocking, weight_blocking
 from .binding import Binding, Lowered

@@ -20,11 +20,12 @@ from typing import TypeAlias
 from ..errors import CompileError, UsageError
 from ..flops import graph_flops
 from ..graph import Graph, Node, Phase, Value
+from ..group import storage
 from ..ops.leaf import Input, Leaf
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from .base import Pass
-from .partition import partition, storage
+from .partition import partition
 
 Wanted: TypeAlias = bool | int | str | Sequence[str]
 """What is asked for: True for the least memory, a number of segments, a number of bytes that the

@@ -1,10 +1,5 @@
 """Which nodes share a kernel.
 
-Nodes are of five roles. *Views* (reshape) are other names for memory. *Moves* (transpose, slice,
-pad …) and *point* nodes are computed element by element wherever they are asked for. *Reductions*
-join point nodes over one iteration space. *Anchors* (products, convolutions, pools, scatters) have
-a loop nest of their own; point nodes of their output's shape become their epilogue.
-
 One walk in topological order: a point node joins the group of one of its inputs when the shapes
 line up and no cycle arises; otherwise it *floats*: whoever asks for it computes it again from
 memory, or it gets a kernel of its own when someone needs it in memory. So cheap things (a ReLU
@@ -18,88 +13,36 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import cached_property
 
 from ..graph import Graph, Node, Phase, Value
-from ..loops.ir import STACK_BYTES
+from ..group import Group, storage
 from ..ops import movement as mv
-from ..ops import pointwise as pw
 from ..ops.base import Op
 from ..ops.blocked import Block, BlockedConv, BlockedConvWeightGradient, PackWeight, Unblock
 from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
-from ..ops.indexing import Take, TakeAlongAxis
 from ..ops.leaf import Leaf
 from ..ops.linear import MatMul, PackedMatMul
 from ..ops.pool import MaxPool, SumPool
-from ..ops.random import Philox
 from ..ops.reduce import Reduction
-from ..ops.window import Window
 from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
-from ..types import Shape, TensorType, restrided
+from ..roles import SILENT, Role, is_expensive, role
+from ..types import Shape
+from .joining import can_convolve, can_pool, is_column_group
 
 _MAX_MEMBERS = 48
-_COLUMN_BYTES = 128
 _MAX_NAME = 72
 _SMALL = 16
 _REMAT_DEPTH = 4
 _MAX_FLOATING = 16
-# Of a depthwise convolution that shares a kernel with the one before it.
-_WIDEST_KERNEL = 7
-# Bytes that no cache holds: to write them and to read them again costs more than computing some
-# rows of a convolution twice.
-_LARGE = 8 << 20
 
 
-class Role(Enum):
-    """How a node takes part in kernels."""
-
-    LEAF = "leaf"
-    VIEW = "view"
-    MOVE = "move"
-    POINT = "point"
-    REDUCE = "reduce"
-    ANCHOR = "anchor"
-
-
-_ROLES: tuple[tuple[type[Op], Role], ...] = (
-    (Leaf, Role.LEAF),
-    (mv.Reshape, Role.VIEW),
-    (pw.Pointwise, Role.POINT),
-    (pw.Cast, Role.POINT),
-    (pw.Iota, Role.POINT),
-    (Philox, Role.POINT),
-    (mv.Broadcast, Role.POINT),
-    (Reduction, Role.REDUCE),
-    (mv.Transpose, Role.MOVE),
-    (mv.Slice, Role.MOVE),
-    (mv.Unslice, Role.MOVE),
-    (mv.Pad, Role.MOVE),
-    (Block, Role.MOVE),
-    (Unblock, Role.MOVE),
-    (PackWeight, Role.MOVE),
-    (Take, Role.MOVE),
-    (TakeAlongAxis, Role.MOVE),
-)
-_KNOWN: dict[type[Op], Role] = {}
+# Operations that rewrite a layout; their kernels are named after them.
 _LAYOUT = (Block, Unblock, PackWeight, WinogradWeight)
-_SILENT = (Role.LEAF, Role.VIEW, Role.MOVE)
-_EXPENSIVE = (
-    pw.Exp,
-    pw.Expm1,
-    pw.Log,
-    pw.Log1p,
-    pw.Sin,
-    pw.Cos,
-    pw.Tanh,
-    pw.Sigmoid,
-    pw.Erf,
-    pw.Power,
-    Philox,
-)
+# Anchors whose kernels compute point nodes of their result's shape, too.
 _WITH_EPILOGUE = (
     MatMul,
     PackedMatMul,
@@ -112,120 +55,6 @@ _WITH_EPILOGUE = (
     WinogradConvWeightGradient,
     SumPool,
 )
-
-
-def role(op: Op) -> Role:
-    """The role of an operation; what is nothing else is an anchor."""
-    kind = type(op)
-    if kind not in _KNOWN:
-        _KNOWN[kind] = next((r for known, r in _ROLES if issubclass(kind, known)), Role.ANCHOR)
-    return _KNOWN[kind]
-
-
-def is_expensive(op: Op) -> bool:
-    """Whether computing an element again costs more than reading it from memory."""
-    return isinstance(op, _EXPENSIVE)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Nodes that become one kernel.
-
-    Arguments:
-        name: of the kernel, from the user's nodes: `conv1_relu1_pool1`.
-        nodes: what it computes, in topological order; a cheap node can be in several groups.
-        anchor: the node whose loop nest it is; None for point nodes and reductions.
-        pool: a max-pool, or a depthwise convolution, whose windows are read from the anchor's
-            output while that is in cache.
-        space: shape of the iterations: the output of the anchor or pool, or what is reduced.
-        axes: the reduced axes.
-        inputs: values it reads from memory.
-        outputs: values it writes.
-        phase: of its first node.
-        strides: of values that are parts of others in memory, with gaps in between.
-    """
-
-    name: str
-    nodes: tuple[str, ...]
-    anchor: str | None
-    pool: str | None
-    space: Shape
-    axes: tuple[int, ...]
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    phase: Phase
-    strides: tuple[tuple[Value, Shape], ...] = ()
-
-    @cached_property
-    def members(self) -> frozenset[str]:
-        """`nodes` as a set."""
-        return frozenset(self.nodes)
-
-    def allows(self, graph: Graph, shapes: Mapping[Value, Shape]) -> bool:
-        """Whether values can be indexed by other shapes, for the gaps that there are."""
-        return all(
-            restrided(graph.type_of(value).shape, strides, shapes[value]) is not None
-            for value, strides in self.strides
-            if value in shapes
-        )
-
-
-def can_pool(op: Op, window: Window, spatial: Shape) -> bool:
-    """Whether an anchor's kernel can do the pooling of its result, of extents `spatial`, too."""
-    if isinstance(op, WinogradConv):
-        return op.holds(window)
-    if isinstance(op, BlockedConv):
-        if window.kernel[-1] > 1 or len(spatial) < 2 or op.has_small_groups:
-            return False
-        window, spatial = window.along(slice(-1)), spatial[:-1]
-    return isinstance(op, Conv | BlockedConv) and fits_stack(window, spatial)
-
-
-def can_convolve(op: Op, depthwise: BlockedConv, x: TensorType, w: TensorType) -> bool:
-    """Whether an anchor's kernel can do the depthwise convolution of its result, too.
-
-    Arguments:
-        op: the anchor.
-        depthwise: the depthwise convolution behind it.
-        x, w: what that reads.
-    """
-    if not isinstance(op, BlockedConv) or op.is_depthwise or x.size == 0:
-        return False
-    block, panel, kernel = x.shape[-1], w.shape[-1], depthwise.weight[2:]
-    if not isinstance(depthwise.convolution, Conv) or max(kernel) > _WIDEST_KERNEL:
-        return False
-    pointwise = op.convolution.window(op.weight[2:]).size == 1
-    if not pointwise and x.nbytes < _LARGE:
-        return False
-    aligned = block > 1 and block == depthwise.block and panel % block == 0
-    return aligned and fits_stack(depthwise.convolution.window(kernel), x.shape[2:-1])
-
-
-def fits_stack(window: Window, spatial: Shape) -> bool:
-    """Whether pooling can follow the convolution that gives `spatial` in one kernel.
-
-    The rows of one row of windows must fit on the stack, two of the widest vectors deep.
-
-    Arguments:
-        window: of the pooling.
-        spatial: extents of what is pooled.
-    """
-    columns = min(spatial[-1], window.outputs(spatial)[-1] * window.stride[-1] + window.reach[-1])
-    return math.prod(window.reach[:-1]) * columns * _COLUMN_BYTES <= STACK_BYTES
-
-
-def is_column_group(op: mv.Slice, shape: Shape, groups: int) -> bool:
-    """Whether a slice of a matrix of this shape is one of so many equal parts of its columns."""
-    rows, columns = shape
-    size = columns // groups
-    return op.size == (rows, size) and op.step == (1, 1) and op.start[1] % size == 0
-
-
-def storage(graph: Graph, value: Value) -> Value:
-    """The value whose memory a value is, seen through views."""
-    while role(graph.node(value.node).op) is Role.VIEW:
-        (value,) = graph.inputs_of(value.node)
-    return value
 
 
 def partition(graph: Graph) -> tuple[Group, ...]:
@@ -635,7 +464,7 @@ class _Partition:
             text = f"{first}_to_{last}"[:_MAX_NAME]
         ops = [self.graph.node(n).op for n in nodes]
         layout = [op for op in ops if isinstance(op, _LAYOUT)]
-        if layout and all(role(op) in _SILENT or op in layout for op in ops):
+        if layout and all(role(op) in SILENT or op in layout for op in ops):
             text += f".{layout[-1].short_name}"
         prefix = {Phase.FORWARD: "", Phase.BACKWARD: "grad_", Phase.UPDATE: "update_"}[phase]
         return prefix + re.sub(r"[^A-Za-z0-9_.]", "_", text)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..graph import Graph, Phase, Value
+from ..group import storage
 from ..ops import movement as mv
 from ..ops.base import apply
 from ..rewrite import rewrite
 from .base import Pass
-from .partition import storage
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from ..types import TensorType
 from .base import Pass
-from .partition import is_column_group
+from .joining import is_column_group
 
 # Products with smaller matrices read them where they are.
 _SMALL = 16
