@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...compiler.errors import ShapeError, UsageError
-from ...compiler.ops.base import apply
-from ...compiler.ops.indexing import stack
-from ...compiler.ops.movement import Concat
 from ...compiler.tensor import Tensor
 from . import init
 from .context import require_trace, snake_case
-from .functional.dropout import dropout as drop
 from .functional.recurrent import (
     Cell,
+    Direction,
     Elman,
     Gated,
     LongShortTerm,
     Weights,
     run_cell,
-    run_layer,
+    run_layers,
     valid_steps,
 )
 from .linear import empty
@@ -124,10 +122,10 @@ class RecurrentLayers(Recurrent):
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
-        for layer in range(num_layers):
-            before = cell.output_size * self.num_directions if layer else input_size
-            for suffix in self._suffixes(layer):
-                self._add_cell(before, suffix)
+        for place, suffix in enumerate(self._suffixes()):
+            first = place < self.num_directions
+            before = input_size if first else cell.output_size * self.num_directions
+            self._add_cell(before, suffix)
         self.reset_parameters()
 
     @property
@@ -135,8 +133,10 @@ class RecurrentLayers(Recurrent):
         """2 for bidirectional layers, else 1."""
         return 2 if self.bidirectional else 1
 
-    def _suffixes(self, layer: int) -> list[str]:
-        return [f"_l{layer}", f"_l{layer}_reverse"][: self.num_directions]
+    def _suffixes(self) -> list[str]:
+        """Of the parameters of each layer and direction."""
+        directions = ("", "_reverse")[: self.num_directions]
+        return [f"_l{layer}{d}" for layer in range(self.num_layers) for d in directions]
 
     def _run(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
         """The output and the final states of all layers, in the axes of the input."""
@@ -154,29 +154,23 @@ class RecurrentLayers(Recurrent):
         mask = None if lengths is None else valid_steps(lengths, steps, batch)
         if mask is not None:
             x = mask.where(x, 0.0)  # were it not a number, the gradients would be none either
-        finals: list[States] = []
-        for layer in range(self.num_layers):
-            outputs = []
-            for direction, suffix in enumerate(self._suffixes(layer)):
-                own = initial[len(finals)]
-                output, final = self._run_direction(x, own, suffix, mask, direction == 1)
-                outputs.append(output)
-                finals.append(final)
-            x = apply(Concat(2), *outputs) if len(outputs) > 1 else outputs[0]
-            if layer < self.num_layers - 1:
-                x = drop(x, self.dropout, self.training)
-        last = tuple(stack(parts) for parts in zip(*finals, strict=True))
-        return x.transpose(0, 1) if self.batch_first else x, last
-
-    def _run_direction(
-        self, x: Tensor, states: States, suffix: str, mask: Tensor | None, reverse: bool
-    ) -> tuple[Tensor, States]:
-        """One direction of one layer. The only one there is has the name of the module."""
-        name, prefix = suffix.removeprefix("_"), x.graph._scope.prefix
-        if self.num_layers * self.num_directions == 1:
-            prefix, _, name = (require_trace(name).take_name() or snake_case(self)).rpartition(".")
+        layers, suffixes = [], self._suffixes()
+        for number in range(self.num_layers):
+            places = range(number * self.num_directions, (number + 1) * self.num_directions)
+            layers.append([self._direction(suffixes[i], initial[i]) for i in places])
+        prefix = x.graph._scope.prefix
+        if count == 1:  # the only one there is has the name of the module
+            prefix, _, name = (require_trace("").take_name() or snake_case(self)).rpartition(".")
+            layers = [[replace(layers[0][0], name=name)]]
+        dropout = self.dropout if self.training else 0.0
         with x.graph.scope(prefix=prefix):
-            return run_layer(self.cell, x, states, self._weights(suffix), mask, reverse, name)
+            output, last = run_layers(self.cell, x, layers, mask, dropout)
+        return output.transpose(0, 1) if self.batch_first else output, last
+
+    def _direction(self, suffix: str, states: States) -> Direction:
+        """One direction of one layer, that of a suffix."""
+        name, weights = suffix.removeprefix("_"), self._weights(suffix)
+        return Direction(name, states, weights, suffix.endswith("_reverse"))
 
     def _run_one(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
         """One sequence without a batch axis."""

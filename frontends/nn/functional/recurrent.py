@@ -13,13 +13,15 @@ from typing import TypeAlias
 
 from ....compiler.errors import DTypeError, ShapeError, UsageError
 from ....compiler.ops import pointwise as pw
-from ....compiler.ops.base import Op
-from ....compiler.ops.indexing import own_indices, split
+from ....compiler.ops.base import Op, apply
+from ....compiler.ops.indexing import own_indices, split, stack
 from ....compiler.ops.linear import Linear
+from ....compiler.ops.movement import Concat
 from ....compiler.ops.recurrence import recur
 from ....compiler.tensor import Tensor
 from ....compiler.types import DType, Shape
 from ..context import BodyTrace, require_trace
+from .dropout import dropout as drop
 
 Weights: TypeAlias = Mapping[str, Tensor]
 
@@ -225,6 +227,55 @@ def run_layer(
         step, states, sequences, list(left.values()), reverse=reverse, names=names, name=name
     )
     return output, finals
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of a layer of cells.
+
+    Arguments:
+        name: of the recurrence.
+        states: initial ones, (B, size) each.
+        weights: by the names of `Cell.shapes`.
+        reverse: from the last step to the first.
+    """
+
+    name: str
+    states: Sequence[Tensor]
+    weights: Weights
+    reverse: bool = False
+
+
+def run_layers(
+    cell: Cell,
+    x: Tensor,
+    layers: Sequence[Sequence[Direction]],
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Layers of a cell: each reads what the directions of the one before give, side by side.
+
+    Arguments:
+        cell: what is computed in a step.
+        x: (T, B, I).
+        layers: the directions of each.
+        mask: as for `run_layer`.
+        dropout: probability that an element between two layers is dropped.
+
+    Returns:
+        The output of the last layer, (T, B, directions * output_size), and the final states of all
+        layers and directions, (layers * directions, B, size) each.
+    """
+    finals = []
+    for number, directions in enumerate(layers):
+        x = drop(x, dropout) if number and dropout else x
+        outputs = []
+        for d in directions:
+            output, final = run_layer(cell, x, d.states, d.weights, mask, d.reverse, d.name)
+            outputs.append(output)
+            finals.append(final)
+        x = apply(Concat(2), *outputs) if len(outputs) > 1 else outputs[0]
+    return x, tuple(stack(parts) for parts in zip(*finals, strict=True))
 
 
 def recurrence(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....compiler.ops.base import apply
-from ....compiler.ops.movement import Concat
 from ....compiler.tensor import Tensor
-from ...nn.functional import shape
-from ...nn.functional.dropout import dropout as drop
-from ...nn.functional.recurrent import Cell, Elman, Gated, LongShortTerm, run_layer
+from ...nn.functional.recurrent import (
+    Cell,
+    Direction,
+    Elman,
+    Gated,
+    LongShortTerm,
+    run_layers,
+)
 from ..table import operator, refuse_unless
 
 Tensors = Sequence[Tensor]
@@ -89,20 +92,15 @@ def _layers(
     refuse_unless(x.rank == 3, "a recurrent layer over sequences that are packed")
     names = _WEIGHTS[: 4 if has_biases else 2] + (("weight_hr",) if cell.proj_size else ())
     weights = iter(params)
-    x = x.transpose(0, 1) if batch_first else x
-    finals: list[tuple[Tensor, ...]] = []
-    for layer in range(num_layers):
-        outputs = []
-        for suffix in ("", "_reverse")[: 2 if bidirectional else 1]:
-            own = [state[len(finals)] for state in states]
+    suffixes = ("", "_reverse")[: 2 if bidirectional else 1]
+    layers = []
+    for number in range(num_layers):
+        directions = []
+        for place, suffix in enumerate(suffixes, number * len(suffixes)):
+            own = [state[place] for state in states]
             given = {name: next(weights) for name in names}
-            output, final = run_layer(
-                cell, x, own, given, reverse=bool(suffix), name=f"l{layer}{suffix}"
-            )
-            outputs.append(output)
-            finals.append(final)
-        x = apply(Concat(2), *outputs) if len(outputs) > 1 else outputs[0]
-        if layer < num_layers - 1 and dropout:
-            x = drop(x, dropout)
-    last = (shape.stack(parts) for parts in zip(*finals, strict=True))
-    return x.transpose(0, 1) if batch_first else x, *last
+            directions.append(Direction(f"l{number}{suffix}", own, given, bool(suffix)))
+        layers.append(directions)
+    x = x.transpose(0, 1) if batch_first else x
+    output, last = run_layers(cell, x, layers, dropout=dropout)
+    return output.transpose(0, 1) if batch_first else output, *last
