@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..types import Shape
+from .ahead import ask_ahead
 from .contraction import Axis, Block, Place, Tiling, register_tile
 from .cut import Cut, Work
 from .elements import Index
@@ -497,6 +498,7 @@ class Tasks:
             chunk,
             exact=conv.is_depthwise,
             stored=conv.stored if self.sums is None and conv.stored > 1 else 0,
+            ahead=lambda place: ask_ahead(self, tile, panel, place),
         )
 
     @property

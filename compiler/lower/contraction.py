@@ -271,6 +271,7 @@ def register_tile(
     summed: Mapping[Axis, tuple[Expr, int]] | None = None,
     exact: bool = False,
     stored: int = 0,
+    ahead: Callable[[Place], ir.Block] | None = None,
 ) -> ir.Block:
     """The results of one tile.
 
@@ -284,6 +285,7 @@ def register_tile(
         summed: start and length along summed axes that are not summed as a whole.
         exact: whether factors may not be asked for beyond the tile, to fill the last vector.
         stored: lanes in which results are written, if they are fewer than the form's.
+        ahead: what is done at each place of the outermost summed axis, besides.
     """
     lane = binding.var("v")
     rows = [(axis, binding.var(axis.name)) for axis in form.rows if tile.length[axis] > 1]
@@ -303,21 +305,25 @@ def register_tile(
     def at(column: int) -> Place:
         return {**place, form.lane: place[form.lane] + (lane + column)}
 
-    steps: ir.Loops = ()
+    steps: list[ir.Loops] = []
     where: dict[Axis, Expr] = {}
     for axis in form.summed:
         start, length = (summed or {}).get(axis, (ir.index(0), axis.extent))
         number_of_step, loop = binding.loop(axis.name, length)
-        steps += loop
+        steps.append(loop)
         where[axis] = start + number_of_step
     add: dict[int, ir.Block] = {}
     for c, _ in computed.parts:
         x = multiply({**at(c), **where})
         add[c] = (ir.Accumulate(sums, (number, lane + c), ReduceOp.ADD, x),)
     step = ir.loop_nest(loops, computed.each(lane, add), LoopKind.UNROLLED)
+    for inner in reversed(steps[1:]):
+        step = ir.loop_nest(inner, step)
+    if ahead is not None:
+        step = (*ahead({**place, **where}), *step)
     finish = {c: write(ir.Load(sums, (number, lane + c)), at(c)) for c, _ in results.parts}
     return (
         *clear(sums, count, computed, binding.var("m"), lane),
-        *ir.loop_nest(steps, step),
+        *ir.loop_nest(steps[0] if steps else (), step),
         *ir.loop_nest(loops, results.each(lane, finish), LoopKind.UNROLLED),
     )

@@ -1,0 +1,106 @@
+"""What a task of a convolution in blocks of channels asks for before it is needed.
+
+While a panel of weights is multiplied, the next one comes into the second-level cache, and so does
+the input of the next task: in blocks of channels it lies in as many places as there are blocks,
+which is more than processors follow by themselves. Each tile asks for its share.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ..loops import ir
+from ..loops.ir import Expr
+from .contraction import Block, Place
+
+if TYPE_CHECKING:
+    from .blocked_task import Tasks
+
+_LINE = 64
+# Weights of fewer bytes stay in the first-level cache, and inputs of fewer in the second.
+_NEAR = 32 * 1024
+_FAR = 512 * 1024
+# Cache lines that are asked for at most with one unit of input channels.
+_MOST = 4
+
+
+def ask_ahead(tasks: Tasks, tile: Block, panel: Expr, place: Place) -> ir.Block:
+    """Asks for this tile's share of what comes next, in one unit of input channels.
+
+    Arguments:
+        tasks: the tasks.
+        tile: the results.
+        panel: which of the task's panels of weights it multiplies.
+        place: the unit of input channels.
+    """
+    if tasks.conv.is_depthwise:
+        return ()
+    return (*_weights(tasks, tile, place), *_input(tasks, tile, panel, place))
+
+
+def _ordinal(tasks: Tasks, tile: Block) -> tuple[Expr, int]:
+    """Which of the tiles of a panel this one is, about, and how many there are."""
+    line = tasks.line
+    longest = tasks.spans(line)[0].length
+    length = tasks.length(line, tasks.cut.rows)
+    in_line = -(-length // longest)
+    number: Expr = ir.index(0)
+    for axis in tasks.rows:
+        number = number * tasks.length(axis, tasks.cut.rows) + tile.start[axis]
+    rows = math.prod(tasks.length(axis, tasks.cut.rows) for axis in tasks.rows)
+    return number * in_line + tile.start[line] // longest, rows * in_line
+
+
+def _weights(tasks: Tasks, tile: Block, place: Place) -> ir.Block:
+    """The next panel: a unit of it while the same unit of this one is multiplied."""
+    conv = tasks.conv
+    weight = conv.binding.inputs.get(conv.weight)
+    if weight is None or weight.nbytes < _NEAR:
+        return ()
+    number, tiles = _ordinal(tasks, tile)
+    channels = conv.unit * math.prod(weight.shape[3:])
+    lines = -(-channels * weight.dtype.size // _LINE)
+    share = min(-(-lines // tiles), _MOST)
+    first = tasks.origin[conv.channel] + tile.start[conv.channel]
+    next_panel = first // tasks.part.form.panel + 1
+    depth = (tasks.first_unit + place[conv.depth]) * conv.unit
+    index = (
+        tasks.origin[conv.group],
+        next_panel,
+        depth,
+        *(ir.index(0) for _ in weight.shape[3:-1]),
+    )
+    step = _LINE // weight.dtype.size
+    return tuple(ir.Prefetch(weight, (*index, (number * share + i) * step)) for i in range(share))
+
+
+def _input(tasks: Tasks, tile: Block, panel: Expr, place: Place) -> ir.Block:
+    """The input of the next task, or the next chunk of this one's."""
+    conv = tasks.conv
+    source = conv.binding.inputs.get(conv.source)
+    if source is None or tasks.is_padded or tasks.joins_batch or source.nbytes < _FAR:
+        return ()
+    if conv.unit != source.shape[-1]:
+        return ()
+    number, tiles = _ordinal(tasks, tile)
+    *outer, reach = tasks.reaches(tasks.cut.rows)
+    pixels = reach.size * math.prod(each.size for each in outer)
+    lines = -(-pixels * source.shape[-1] * source.dtype.size // _LINE)
+    slots = tiles * tasks.cut.panels
+    share = min(-(-lines // slots), _MOST)
+    slot = ir.minimum(panel * tiles + number, -(-lines // share) - 1)
+    major = tasks.origin[conv.group] * conv.depth.extent + tasks.first_unit + place[conv.depth]
+    starts = [
+        slide.input_place(tasks.origin[axis], ir.index(0))
+        for slide, axis in zip(tasks.part.slides, tasks.part.outputs, strict=True)
+    ]
+    if tasks.chunks > 1:
+        major = major + tasks.cut.units
+    else:
+        banded = tasks.part.outputs.index(tasks.band)
+        slide = tasks.part.slides[banded]
+        starts[banded] = starts[banded] + slide.stride * tasks.length(tasks.band, tasks.cut.rows)
+    index = (tasks.origin[conv.batch], major, *starts)
+    step = _LINE // source.dtype.size
+    return tuple(ir.Prefetch(source, (*index, (slot * share + i) * step)) for i in range(share))
