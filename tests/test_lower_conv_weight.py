@@ -93,6 +93,10 @@ CASES = {
     "groups that no vector holds": Case(2, 16, 24, (6, 7), square(3, padding=1), groups=4),
     "depthwise": Case(2, 24, 24, (9, 20), square(3, padding=1), groups=24),
     "depthwise, stride 2": Case(2, 16, 16, (9, 20), square(3, stride=2, padding=1), groups=16),
+    "depthwise, 5x5": Case(1, 8, 8, (12, 31), square(5, padding=2), groups=8),
+    "depthwise, 7x7, strided": Case(2, 8, 8, (9, 17), square(7, 2, 3), groups=8),
+    "depthwise, far taps": Case(1, 16, 16, (11, 19), square(3, 1, 4, 3), groups=16),
+    "depthwise, in parts": Case(3, 8, 8, (47, 40), square(3, padding=1), groups=8),
     "depthwise, in blocks of 4": Case(2, 12, 12, (9, 7), square(3), groups=12, blocks=(4, 4)),
     "x in blocks, dy plain": Case(2, 16, 10, (6, 7), square(3, padding=1), blocks=(8, 1)),
     "dy in blocks of 4": Case(2, 8, 20, (6, 7), square(3, padding=1), blocks=(8, 4)),
@@ -173,7 +177,9 @@ def test_other_targets(name: str, case: str) -> None:
     np.testing.assert_allclose(arrays[-1].reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["3x3", "depthwise", "first layer", "1x1, stride 2", "3-D"])
+@pytest.mark.parametrize(
+    "name", ["3x3", "depthwise, in parts", "first layer", "1x1, stride 2", "3-D"]
+)
 def test_iterations_are_independent(name: str) -> None:
     prove_race_free(CASES[name].kernel())
 
@@ -220,6 +226,8 @@ def _window(kernel: int, stride: int, low: int, high: int, dilation: int) -> Win
     blocks=st.sampled_from([None, (8, 8), (4, 8), (8, 4), (1, 8), (8, 1)]),
 )
 @example(square(3, padding=1), 1, (1, 1), 1, (1, 1), (8, 8))
+@example(square(1), 2, (3, 1), 2, (3, 4), None)  # tasks of some input channels of several groups
+@example(square(3), 2, (2, 1), 8, (3, 4), None)
 def test_random_convolutions(
     window: Window,
     batch: int,

@@ -26,6 +26,7 @@ from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, LoopKind, Space
 from .binding import Binding, Lowered
+from .depthwise_weight import depthwise_weight
 from .tile import Span, balanced, panels
 from .weight_form import Form
 from .weight_pixels import PixelBlock
@@ -43,6 +44,9 @@ def lower_conv_weight(graph: Graph, group: Group, target: Target) -> Lowered:
     joined = {} if shared else joined_pixels(graph, group, result)
     binding = Binding(graph, group, target, {**(flat or {}), **joined})
     whole = WeightGradient(binding, result, flat is not None)
+    depthwise = depthwise_weight(whole)
+    if depthwise is not None:
+        return depthwise.lower()
     form = whole.form
     spans = {
         "g": [Span(0, 1, 1 if form.spread else whole.op.groups)],
