@@ -133,18 +133,18 @@ class PixelBlock:
         into = (block, sample, *(row for row, _ in rows), place)
         at = self.start["n"] + sample
         channels = self.whole.shape[0] // self.whole.op.groups
-        depth = self.whole.shape[1]
+        depth, number_of_block = self.whole.shape[1], self.task.start["c"] + block
         if not self.form.spread:
-            first = self.task.start["g"] * depth + (self.task.start["c"] + block) * self.form.inner
+            first = self.task.start["g"] * depth + number_of_block * self.form.inner
             x = self.whole.x.at(at, first + lane, where)
             store = ir.Store(band, (*into, lane), x)
             return self._lanes(number, run.length, lane, self.form.inner, (store,))
         if channels == 1:  # a lane is a group
-            channel = (self.task.start["k"] + lane) * depth + block
+            channel = (self.task.start["k"] + lane) * depth + number_of_block
             store = ir.Store(band, (*into, lane), self.whole.x.at(at, channel, where))
             return self._lanes(number, run.length, lane, self.form.lanes, (store,))
         group = self.task.var("q")
-        first = (self.task.start["k"] // channels + group) * depth + block
+        first = (self.task.start["k"] // channels + group) * depth + number_of_block
         x = self.whole.x.at(at, first, where)
         store = ir.Store(band, (*into, group * channels + lane), x)
         inside = ir.For(lane, channels, (store,), LoopKind.VECTOR, self.form.lanes)
