@@ -1,19 +1,24 @@
 """Concatenation: one copy an input, into its slice of the result.
 
 Inputs that are in memory are copied as rows, each of all axes from the concatenated one on. Inputs
-that are computed element by element are computed where they go.
+that are computed element by element are computed where they go; those of one shape side by side, as
+they may have much in common (the gradients of a cell's gates), and with them what else the group
+gives of that shape.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..graph import Graph, Value
 from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
-from ..loops.ir import Expr, LoopKind
+from ..loops.ir import Buffer, Expr, LoopKind
 from ..ops.movement import Concat
+from ..passes.joining import concat_part
 from ..types import Shape
 from .binding import Binding, Lowered
 from .space import pieces
@@ -40,9 +45,16 @@ def lower_concat(graph: Graph, group: Group, target: Target) -> Lowered:
     binding = Binding(graph, group, target, shapes)
     body: ir.Block = ()
     start = 0
+    targets: list[_Target] = []
     for value in inputs:
-        body += _copy(binding, value, result, axis, start)
+        targets.append(_Target(value, binding.outputs[result], axis, start))
         start += binding.shape(value)[axis]
+    targets += [_Target(v, binding.outputs[v], axis, 0) for v in group.outputs if v != result]
+    if len(group.nodes) > 1 and concat_part(graph, result.node) is not None:
+        body = _copy(binding, targets)
+    else:
+        for target_of_one in targets:
+            body += _copy(binding, [target_of_one])
     rows = "x".join(map(str, binding.shape(result)))
     return binding.finish(body, f"{len(inputs)} copies into {rows}")
 
@@ -52,9 +64,19 @@ def _rows(shape: Shape, first: int, axis: int) -> Shape:
     return (*shape[:first], math.prod(shape[first:axis]), math.prod(shape[axis:]))
 
 
-def _copy(binding: Binding, value: Value, result: Value, axis: int, start: int) -> ir.Block:
-    """An input to the result, from `start` on."""
-    *outer, columns = binding.shape(value)
+@dataclass(frozen=True)
+class _Target:
+    """Where a value goes: into a buffer, from `start` on along an axis."""
+
+    value: Value
+    buffer: Buffer
+    axis: int
+    start: int
+
+
+def _copy(binding: Binding, targets: Sequence[_Target]) -> ir.Block:
+    """Values of one shape to where they go."""
+    *outer, columns = binding.shape(targets[0].value)
     lanes = binding.lanes(*binding.dtypes)
     body: ir.Block = ()
     for piece in pieces(columns, _CHUNK if columns >= 2 * _CHUNK else max(columns, 1)):
@@ -62,10 +84,12 @@ def _copy(binding: Binding, value: Value, result: Value, axis: int, start: int) 
         part, lane = binding.var("c"), binding.var("v")
         index: tuple[Expr, ...] = (*lead, part * piece.length + piece.base + lane)
         elements = binding.elements()
-        x = elements.at(value, index)
-        target = index[:axis] + (index[axis] + start,) + index[axis + 1 :]
-        store = ir.Store(binding.outputs[result], target, x)
-        row = ir.For(lane, piece.length, (*elements.take_block(), store), LoopKind.VECTOR, lanes)
+        stores: ir.Block = ()
+        for t in targets:
+            x = elements.at(t.value, index)
+            place = index[: t.axis] + (index[t.axis] + t.start,) + index[t.axis + 1 :]
+            stores += (*elements.take_block(), ir.Store(t.buffer, place, x))
+        row = ir.For(lane, piece.length, stores, LoopKind.VECTOR, lanes)
         loops = (*zip(lead, outer, strict=True), (part, piece.count))
         body += ir.loop_nest(loops, (row,), LoopKind.PARALLEL)
     return body

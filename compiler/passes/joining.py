@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..graph import Graph
 from ..loops.ir import STACK_BYTES
 from ..ops import movement as mv
 from ..ops.base import Op
@@ -70,3 +71,9 @@ def is_column_group(op: mv.Slice, shape: Shape, groups: int) -> bool:
     rows, columns = shape
     size = columns // groups
     return op.size == (rows, size) and op.step == (1, 1) and op.start[1] % size == 0
+
+
+def concat_part(graph: Graph, name: str) -> Shape | None:
+    """The shape of what a concatenation puts side by side, if all of that has one shape."""
+    shapes = {graph.type_of(v).shape for v in graph.inputs_of(name)}
+    return shapes.pop() if len(shapes) == 1 else None

@@ -31,7 +31,7 @@ from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..roles import SILENT, Role, is_expensive, role
 from ..types import Shape
-from .joining import can_convolve, can_pool, is_column_group
+from .joining import can_convolve, can_pool, concat_part, is_column_group
 
 _MAX_MEMBERS = 48
 _MAX_NAME = 72
@@ -393,10 +393,19 @@ class _Partition:
         if role(node.op) is not Role.POINT:
             return None
         for draft in self._siblings(None, Value(node.name)):
-            same = draft.anchor is None and draft.space == node.types[0].shape
-            if same and self._may_follow(draft, node) and self._joinable(draft, node):
+            if self._walked(draft) != node.types[0].shape:
+                continue
+            if self._may_follow(draft, node) and self._joinable(draft, node):
                 return draft
         return None
+
+    def _walked(self, draft: _Draft) -> Shape | None:
+        """What the loops of a group go over where further point nodes can be computed in them."""
+        if draft.anchor is None:
+            return draft.space
+        if not isinstance(self.graph.node(draft.anchor).op, mv.Concat) or len(draft.members) == 1:
+            return None
+        return concat_part(self.graph, draft.anchor)
 
     # -- finishing --------------------------------------------------------------------------------
 
