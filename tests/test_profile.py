@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import networks
@@ -21,7 +22,7 @@ from quern.frontends.cli.timing import Timing
 from quern.optim import SGD
 from quern.runtime import peaks as machine
 from quern.runtime.executable import Executable
-from quern.runtime.peaks import Peaks, product_kernel, reading_kernel
+from quern.runtime.peaks import Peaks, product_kernel, reading_kernel, updating_kernel
 from quern.runtime.profile import HEADINGS, from_timestamps, profile
 from quern.runtime.program import KernelCall, Program, Slot, SlotKind, Step
 
@@ -98,6 +99,15 @@ def test_parameters_come_from_where_everything_fits() -> None:
     )
 
 
+def test_what_is_written_passes_besides_what_is_read() -> None:
+    both = replace(KNOWN, traffic=((1 << 20, 120e9), (1 << 28, 30e9)))
+    read, written = 5000, TensorType((2, 3)).nbytes
+    found = from_timestamps(program(0, read + written), stamps((1, 0, 0)), both).kernels[0]
+    assert found.limit == pytest.approx(read / 80e9)
+    found = from_timestamps(program(0, written), stamps((1, 0, 0)), both).kernels[0]
+    assert found.limit == pytest.approx(written / 120e9)
+
+
 def test_a_kernel_without_time_divides_by_nothing() -> None:
     found = from_timestamps(program(5, 5), stamps((0, 0, 0)), KNOWN)
     assert found.kernels[0].roofline == 0.0
@@ -170,6 +180,10 @@ def test_the_kernels_that_measure_do_what_is_counted(threads: int, dtype: DType)
         prove(kernel)
         assert cost(kernel).bytes_read == nbytes
         assert size / 2 < nbytes <= size
+        kernel, nbytes = updating_kernel(threads, size)
+        prove(kernel)
+        assert cost(kernel).bytes_read == cost(kernel).bytes_written == nbytes / 2
+        assert size < nbytes <= 2 * size
 
 
 def test_peaks_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +201,26 @@ def test_peaks_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert asked == [1, 1, 2, 1]
 
 
+def test_the_largest_figures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUERN_CACHE_DIR", str(tmp_path))
+    disturbed = replace(KNOWN, float32=10e9, bandwidth=((1 << 20, 90e9), (1 << 28, 1e9)))
+    found = iter((KNOWN, disturbed))
+    monkeypatch.setattr(machine, "measured", lambda threads: next(found))
+    machine.peaks(1)
+    best = replace(KNOWN, bandwidth=((1 << 20, 90e9), (1 << 28, 20e9)))
+    assert machine.peaks(1, measure=True) == machine.peaks(1) == best
+
+
+def test_peaks_that_a_kernel_exceeds_are_measured_again(
+    lenet: Executable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUERN_CACHE_DIR", str(tmp_path))
+    low = replace(KNOWN, float32=1e3, float64=1e3)
+    found = iter((low, KNOWN))
+    monkeypatch.setattr(machine, "measured", lambda threads: next(found))
+    assert profile(lenet, duration=0.01).peaks == KNOWN
+
+
 def test_peaks_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(machine, "_ROUNDS", 1)
@@ -195,9 +229,10 @@ def test_peaks_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Non
     found = machine.measured(1)
     assert found.float32 > 1e8
     assert found.float64 > 1e8
-    rates = [rate for _, rate in found.bandwidth]
-    assert rates == sorted(rates, reverse=True)
-    assert found.memory == rates[-1] > 1e7
+    for pairs in (found.bandwidth, found.traffic):
+        rates = [rate for _, rate in pairs]
+        assert rates == sorted(rates, reverse=True)
+        assert rates[-1] > 1e7
 
 
 # -- pictures -------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     picture = options.plot and check(arguments.output_path(options.plot, ENDINGS))
     executable, arrays = runnable_of(options)
     # Nothing is drawn meanwhile: that would take time of the processor that is measured.
-    machine = peaks(executable.threads, options.measure)
+    machine = peaks(executable.threads, measure=True) if options.measure else None
     if options.verbose:
         note(f"running {executable.program.name} for {options.duration:g} s")
     found = profile(executable, arrays, duration=options.duration, known=machine)
