@@ -1,128 +1,12 @@
-"""The loop IR: what a kernel does, as data.
-
-    Kernel   parameters, scratch, body
-    stmt  =  For(var, extent, kind, body) | If(condition, body, orelse) | Let(var, value)
-           | Alloc(buffer) | Store(buffer, index, value) | Accumulate(buffer, index, op, value)
-           | Prefetch(buffer, index)
-    expr  =  Var | Const | Load(buffer, index) | Binary(op, a, b) | Call(function, arguments)
-           | Select(condition, a, b) | Cast(value, dtype)
-
-Every loop starts at 0 and has an extent that is known. A `parallel` loop's iterations may run on
-any thread, a `vector` loop's in any lane: they are independent, but for `Accumulate` into a place
-that is the same for all of them, which is a reduction (its order is then the machine's to choose,
-the same on every run). An `unrolled` loop is written out. `parallel` loops stand outermost;
-directly nested ones are one loop over both. Those that follow each other are phases: the next one
-starts when the last one is done on all threads.
-
-Indices are int64. Scalars are buffers of shape (). A buffer that is allocated inside a vector loop
-has one copy a lane. Registers hold small buffers whose indices are known after unrolling.
-"""
+"""Buffers, and expressions over their elements."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import TypeAlias
+from dataclasses import dataclass
 
-from ..types import DType, Shape, row_major_strides
-
-INDEX = DType.INT64
-
-# What a kernel should take of a thread's stack, so that it stays in the second-level cache.
-STACK_BYTES = 128 * 1024
-
-
-class LoopKind(Enum):
-    """How a loop's iterations are run."""
-
-    SERIAL = "serial"
-    PARALLEL = "parallel"
-    UNROLLED = "unrolled"
-    VECTOR = "vector"
-
-
-class Space(Enum):
-    """Where a buffer lives."""
-
-    ARGUMENT = "argument"
-    SCRATCH = "scratch"
-    STACK = "stack"
-    REGISTER = "register"
-
-
-class BinaryOp(Enum):
-    """Arithmetic of two values of one dtype. Comparisons give bool.
-
-    Floats: MIN and MAX give NaN if either is, DIV is the quotient. Integers: FLOORDIV and MOD round
-    down and give 0 when divided by 0, SHR fills with zeros, ADD, SUB and MUL wrap around.
-    """
-
-    ADD = "+"
-    SUB = "-"
-    MUL = "*"
-    DIV = "/"
-    FLOORDIV = "//"
-    MOD = "%"
-    MIN = "min"
-    MAX = "max"
-    POW = "**"
-    AND = "&"
-    OR = "|"
-    XOR = "^"
-    SHL = "<<"
-    SHR = ">>"
-    LT = "<"
-    LE = "<="
-    EQ = "=="
-    NE = "!="
-
-
-COMPARISONS = frozenset({BinaryOp.LT, BinaryOp.LE, BinaryOp.EQ, BinaryOp.NE})
-
-
-class Function(Enum):
-    """Functions of one value (FMA: three) that keep the dtype; ISNAN gives bool."""
-
-    NEG = "neg"
-    ABS = "abs"
-    SIGN = "sign"
-    NOT = "not"
-    EXP = "exp"
-    EXPM1 = "expm1"
-    LOG = "log"
-    LOG1P = "log1p"
-    SQRT = "sqrt"
-    SIN = "sin"
-    COS = "cos"
-    TANH = "tanh"
-    SIGMOID = "sigmoid"
-    ERF = "erf"
-    FLOOR = "floor"
-    CEIL = "ceil"
-    ROUND = "round"
-    ISNAN = "isnan"
-
-
-class ReduceOp(Enum):
-    """How Accumulate combines; MIN and MAX give NaN if anything is."""
-
-    ADD = "+="
-    MUL = "*="
-    MIN = "min="
-    MAX = "max="
-
-    def identity(self, dtype: DType) -> int | float:
-        """What an accumulator starts from."""
-        if self in (ReduceOp.ADD, ReduceOp.MUL):
-            return 0 if self is ReduceOp.ADD else 1
-        sign = 1 if self is ReduceOp.MIN else -1
-        if dtype.is_float:
-            return sign * float("inf")
-        bits = 8 * dtype.size - (0 if dtype in (DType.UINT8, DType.BOOL) else 1)
-        unsigned = dtype in (DType.UINT8, DType.BOOL)
-        top = (1 << bits) - 1
-        return top if sign == 1 else (0 if unsigned else -top - 1)
+from ...types import DType, Shape, row_major_strides
+from .operators import COMPARISONS, INDEX, BinaryOp, Function, Space
 
 
 @dataclass(frozen=True)
@@ -160,9 +44,6 @@ class Buffer:
     @property
     def nbytes(self) -> int:
         return self.size * self.dtype.size
-
-
-# -- expressions ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -299,108 +180,6 @@ class Cast(Expr):
         return self.type
 
 
-# -- statements -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stmt:
-    """Base of the statements."""
-
-
-Block: TypeAlias = tuple[Stmt, ...]
-
-
-@dataclass(frozen=True)
-class For(Stmt):
-    """`body` for var = 0 … extent - 1.
-
-    Arguments:
-        lanes: of a vector loop: how many iterations run side by side; what remains at the end of an
-            extent that is no multiple runs in fewer lanes.
-    """
-
-    var: Var
-    extent: int
-    body: Block
-    kind: LoopKind = LoopKind.SERIAL
-    lanes: int = 1
-
-
-@dataclass(frozen=True)
-class If(Stmt):
-    """`body` where the condition holds, else `orelse`. The condition is the same for all lanes."""
-
-    condition: Expr
-    body: Block
-    orelse: Block = ()
-
-
-@dataclass(frozen=True)
-class Let(Stmt):
-    """Names a value for the rest of the block."""
-
-    var: Var
-    value: Expr
-
-
-@dataclass(frozen=True)
-class Alloc(Stmt):
-    """A stack or register buffer for the rest of the block; its contents are undefined."""
-
-    buffer: Buffer
-
-
-@dataclass(frozen=True)
-class Store(Stmt):
-    """buffer[index] = value"""
-
-    buffer: Buffer
-    index: tuple[Expr, ...]
-    value: Expr
-
-
-@dataclass(frozen=True)
-class Accumulate(Stmt):
-    """buffer[index] = buffer[index] op value"""
-
-    buffer: Buffer
-    index: tuple[Expr, ...]
-    op: ReduceOp
-    value: Expr
-
-
-@dataclass(frozen=True)
-class Prefetch(Stmt):
-    """A hint that the element is going to be read soon. It may lie outside of the buffer."""
-
-    buffer: Buffer
-    index: tuple[Expr, ...]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A function over buffers.
-
-    Arguments:
-        name: from the user's nodes, `conv1_relu1_pool1`.
-        parameters: buffers it is given, in order.
-        scratch: buffers that are its own while it runs, given behind the parameters.
-        body: statements; each outermost parallel loop is a phase of its own.
-        note: how it works, in a line, for `explain` and profiles ("direct 6x16").
-    """
-
-    name: str
-    parameters: tuple[Buffer, ...]
-    body: Block
-    scratch: tuple[Buffer, ...] = ()
-    note: str = field(default="", compare=False)
-
-    @property
-    def buffers(self) -> tuple[Buffer, ...]:
-        """Parameters, then scratch: the order of the arguments."""
-        return self.parameters + self.scratch
-
-
 # -- construction ---------------------------------------------------------------------------------
 
 
@@ -485,17 +264,6 @@ def clamp(value: Expr, low: int, high: int) -> Expr:
     return minimum(maximum(value, low), high)
 
 
-# Variables of nested loops and their extents, the outermost first.
-Loops: TypeAlias = tuple[tuple[Var, int], ...]
-
-
-def loop_nest(variables: Loops, body: Block, kind: LoopKind = LoopKind.SERIAL) -> Block:
-    """Loops around a body, the first one outermost."""
-    for var, extent in reversed(variables):
-        body = (For(var, extent, body, kind),)
-    return body
-
-
 # -- walking --------------------------------------------------------------------------------------
 
 
@@ -519,32 +287,3 @@ def walk_expr(expr: Expr) -> Iterator[Expr]:
     yield expr
     for child in children(expr):
         yield from walk_expr(child)
-
-
-def expressions(stmt: Stmt) -> tuple[Expr, ...]:
-    """The expressions a statement holds itself (not those of nested statements)."""
-    if isinstance(stmt, Store | Accumulate):
-        return (*stmt.index, stmt.value)
-    if isinstance(stmt, Prefetch):
-        return stmt.index
-    if isinstance(stmt, Let):
-        return (stmt.value,)
-    if isinstance(stmt, If):
-        return (stmt.condition,)
-    return ()
-
-
-def nested(stmt: Stmt) -> Block:
-    """The statements directly inside a statement."""
-    if isinstance(stmt, For):
-        return stmt.body
-    if isinstance(stmt, If):
-        return stmt.body + stmt.orelse
-    return ()
-
-
-def walk(block: Block) -> Iterator[Stmt]:
-    """All statements, outer ones first."""
-    for stmt in block:
-        yield stmt
-        yield from walk(nested(stmt))
