@@ -41,7 +41,9 @@ def can_convolve(op: Op, depthwise: BlockedConv, x: TensorType, w: TensorType) -
         depthwise: the depthwise convolution behind it.
         x, w: what that reads.
     """
-    if not isinstance(op, BlockedConv) or op.is_depthwise or x.size == 0:
+    if not isinstance(op, BlockedConv) or x.size == 0:
+        return False
+    if op.is_depthwise or op.has_small_groups:
         return False
     block, panel, kernel = x.shape[-1], w.shape[-1], depthwise.weight[2:]
     if not isinstance(depthwise.convolution, Conv) or max(kernel) > _WIDEST_KERNEL:
