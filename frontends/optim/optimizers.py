@@ -254,15 +254,13 @@ class Adam(Optimizer):
     def scalars(self, lr: Number, step: Tensor) -> tuple[Number, ...]:
         count = step + 1.0
         corrections = [1.0 - beta**count for beta in self.betas]
-        return lr, lr / corrections[0], corrections[1].sqrt()
+        return lr, lr / corrections[0], 1.0 / corrections[1].sqrt()
 
     def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
-        _, step_size, root_correction = scalars
-        return self._move(
-            p, _with_decay(p, g, self.weight_decay), slots, step_size, root_correction
-        )
+        _, step_size, root_factor = scalars
+        return self._move(p, _with_decay(p, g, self.weight_decay), slots, step_size, root_factor)
 
-    def _move(self, p: Tensor, g: Tensor, slots: Slots, size: Number, root: Number) -> Tensor:
+    def _move(self, p: Tensor, g: Tensor, slots: Slots, size: Number, factor: Number) -> Tensor:
         beta1, beta2 = self.betas
         mean, square = slots.get("exp_avg"), slots.get("exp_avg_sq")
         new_mean = slots.set(mean, mean + (g - mean) * (1.0 - beta1))
@@ -270,7 +268,7 @@ class Adam(Optimizer):
         if self.amsgrad:
             largest = slots.get("max_exp_avg_sq")
             new_square = slots.set(largest, largest.maximum(new_square))
-        return p - new_mean / (new_square.sqrt() / root + self.eps) * size
+        return p - new_mean / (new_square.sqrt() * factor + self.eps) * size
 
 
 @dataclass(frozen=True)
@@ -280,10 +278,10 @@ class AdamW(Adam):
     weight_decay: float = 1e-2
 
     def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
-        lr, step_size, root_correction = scalars
+        lr, step_size, root_factor = scalars
         if self.weight_decay:
             p = p * (1.0 - lr * self.weight_decay)
-        return self._move(p, g, slots, step_size, root_correction)
+        return self._move(p, g, slots, step_size, root_factor)
 
 
 @dataclass(frozen=True)
