@@ -194,7 +194,7 @@ def lower_groups(graph: Graph, options: Options, report: Report) -> Planner:
         describe(f"{len(groups)} kernels")
     report.write("kernels", lambda: "\n\n".join(print_group(graph, g) for g in groups))
     with report.stage("lower") as describe:
-        placed = _lowered(graph, groups, options.target)
+        placed = _lowered(graph, groups, options.target, {})
         routines = list(dict.fromkeys(r for p in placed for r in p.routines))
         statements = sum(sum(1 for _ in walk(r.kernel.body)) for r in routines)
         describe(f"{len(routines)} different ones, {statements} statements")
@@ -204,12 +204,17 @@ def lower_groups(graph: Graph, options: Options, report: Report) -> Planner:
     return Planner(graph, placed, parts)
 
 
-def _lowered(graph: Graph, groups: Sequence[Group], target: Target) -> list[Placed]:
+def _lowered(
+    graph: Graph,
+    groups: Sequence[Group],
+    target: Target,
+    known: dict[Hashable, tuple[Signature, Placed]],
+) -> list[Placed]:
     placed: list[Placed] = []
-    known: dict[Hashable, tuple[Signature, Placed]] = {}
+    inside = partial(_lowered, target=target, known=known)
     for group in groups:
         if isinstance(graph.node(group.nodes[0]).op, Recurrence):
-            placed.append(lower_recurrence(graph, group, partial(_lowered, target=target)))
+            placed.append(lower_recurrence(graph, group, inside))
             continue
         signature = Signature.of(graph, group)
         if signature.key not in known:

@@ -47,15 +47,21 @@ class StepPasses(Pass):
     def apply(self, graph: Graph) -> Graph:
         if not any(isinstance(n.op, Recurrence) for n in graph.nodes()):
             return graph
-        return rewrite(graph, self._rule)
+        done: dict[Body, Graph] = {}
 
-    def _rule(self, rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
-        if not isinstance(node.op, Recurrence):
-            return None
-        body = node.op.body.graph
+        def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
+            if not isinstance(node.op, Recurrence):
+                return None
+            if node.op.body not in done:
+                done[node.op.body] = self._simplified(node.op.body.graph)
+            return _Loop(rewriter, node, node.op, done[node.op.body], self.target).build()
+
+        return rewrite(graph, rule)
+
+    def _simplified(self, body: Graph) -> Graph:
         for step in self.passes:
             body = step.apply(body)
-        return _Loop(rewriter, node, node.op, body, self.target).build()
+        return body
 
 
 @dataclass
