@@ -22,6 +22,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import common
@@ -119,7 +120,7 @@ def _convolution(name: str, c: int, k: int, extent: int, kernel: int, stride: in
     return [
         Case(
             f"conv {name} {form}",
-            lambda op=op, a=a, b=b, names=names: _conv_graph(op, a, b, names),  # type: ignore[misc]
+            partial(_conv_graph, op, a, b, names),
             lambda torch, *given, form=form: _torch_conv(torch, form, stride, pad, x, w, *given),
             {names[0]: a, names[1]: b},
             flops,

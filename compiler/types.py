@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .errors import DTypeError, ShapeError
 
@@ -45,7 +46,7 @@ class DType(Enum):
         return self in (DType.INT32, DType.INT64, DType.UINT8)
 
     @staticmethod
-    def of(value: object) -> DType:
+    def of(value: DType | DTypeLike) -> DType:
         """The DType of anything NumPy has a dtype for ("float32", np.float32, an array's dtype).
 
         Raises:
@@ -54,7 +55,7 @@ class DType(Enum):
         if isinstance(value, DType):
             return value
         try:
-            return DType(np.dtype(value).name)  # type: ignore[call-overload]
+            return DType(np.dtype(value).name)
         except (TypeError, ValueError):
             supported = ", ".join(d.value for d in DType)
             raise DTypeError(f"dtype {value!r} is not supported; use one of {supported}") from None

@@ -137,8 +137,9 @@ class Archive:
             size = path.stat().st_size
             with zipfile.ZipFile(path) as archive:
                 self._entries = {e.filename: e for e in archive.infolist()}
-            self._map = np.memmap(path, np.uint8, "c")
-            self._bytes: _Bytes = np.asarray(self._map)
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._bytes: _Bytes = np.frombuffer(self._map, np.uint8)
         except FileNotFoundError:
             raise ArtifactError(f"{path} does not exist") from None
         except _UNREADABLE as error:
@@ -220,14 +221,13 @@ class Archive:
     def _check(self, part: str, start: int, end: int) -> None:
         """Goes over the bytes of a part, without keeping them in memory."""
         found = 0
-        mapping = self._map._mmap  # type: ignore[attr-defined]
         for place in range(start, end, _CHUNK):
             until = min(place + _CHUNK, end)
             found = zlib.crc32(self._bytes[place:until].data, found)
             if hasattr(mmap, "MADV_DONTNEED"):
                 first = -(-place // mmap.PAGESIZE) * mmap.PAGESIZE
                 if until - first >= mmap.PAGESIZE:
-                    mapping.madvise(mmap.MADV_DONTNEED, first, until - first)
+                    self._map.madvise(mmap.MADV_DONTNEED, first, until - first)
         if found != self.checksum(part):
             raise self._damaged(f"{part} is not what was written")
 

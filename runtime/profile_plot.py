@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,8 @@ def check(path: str | Path) -> Path:
     target = Path(path)
     if target.suffix.lower() not in ENDINGS:
         raise UsageError(f"{target}: let the name end in {', '.join(ENDINGS)}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "plots need Matplotlib, which is not installed: pip install 'quern[plot]'"
-        ) from None
+    if find_spec("matplotlib") is None:
+        raise UsageError("plots need Matplotlib, which is not installed: pip install 'quern[plot]'")
     return target
 
 

@@ -94,14 +94,13 @@ class ExpressionEmitter:
 
         An expression object that occurs several times in a statement is evaluated once.
         """
-        kind = type(expr)
-        if kind is Var:
-            return self._var(expr)  # type: ignore[arg-type]
-        if kind is Const:
-            return self._const(expr)  # type: ignore[arg-type]
+        if isinstance(expr, Var):
+            return self._var(expr)
+        if isinstance(expr, Const):
+            return self._const(expr)
         known = self._known.get(id(expr))
         if known is None:
-            known = self._known[id(expr)] = _EXPRESSIONS[kind](self, expr)
+            known = self._known[id(expr)] = _EXPRESSIONS[type(expr)](self, expr)
         return known
 
     def _load(self, expr: Load) -> Result:

@@ -191,6 +191,10 @@ class _Pool:
     """The workers of this process, started when there is work and kept for more."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins without workers."""
         self._lock = threading.Lock()
         self._workers: list[Worker] = []
         self._unavailable = False
@@ -257,7 +261,7 @@ atexit.register(_POOL.close)
 def _forget_workers() -> None:
     """In a forked child: the workers, and whoever holds the lock, are the parent's."""
     _POOL.close(kill=False)
-    _POOL.__init__()  # type: ignore[misc]
+    _POOL.reset()
 
 
 if hasattr(os, "register_at_fork"):

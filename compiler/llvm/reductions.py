@@ -163,9 +163,9 @@ def _moves_in_registers(loop: For) -> bool:
     """Whether register buffers from outside are indexed by the loop's variable."""
     outside = _names(loop)
     for stmt in walk(loop.body):
-        index = stmt.index if isinstance(stmt, Store | Accumulate) else ()
-        if index and stmt.buffer.space is Space.REGISTER and any(map(outside.vary, index)):  # type: ignore[attr-defined]
-            return True
+        if isinstance(stmt, Store | Accumulate) and stmt.buffer.space is Space.REGISTER:
+            if any(map(outside.vary, stmt.index)):
+                return True
         for root in expressions(stmt):
             for expr in distinct(root):
                 if isinstance(expr, Load) and expr.buffer.space is Space.REGISTER:

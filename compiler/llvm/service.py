@@ -7,6 +7,7 @@ import os
 import selectors
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from . import backend
@@ -110,13 +111,10 @@ class Service:
 
     def run(self) -> None:
         with self.selector:
-            self.selector.register(self.queue, selectors.EVENT_READ)
+            self.selector.register(self.queue, selectors.EVENT_READ, self.queue.read_changes)
             while self._give_out() or self.busy or self.queue.open:
                 for event, _ in self.selector.select():
-                    if event.fileobj is self.queue:
-                        self.queue.read_changes()
-                    else:
-                        self._receive(event.fileobj)  # type: ignore[arg-type]
+                    event.data()
                 if self.queue.cancelled:
                     raise Cancelled
 
@@ -142,7 +140,7 @@ class Service:
     def _employ(self, worker: Worker, ir: str) -> None:
         worker.send(ir, self.target)
         self.busy.add(worker)
-        self.selector.register(worker, selectors.EVENT_READ)
+        self.selector.register(worker, selectors.EVENT_READ, partial(self._receive, worker))
 
     def _release(self, worker: Worker) -> None:
         self.selector.unregister(worker)

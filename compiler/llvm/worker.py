@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import llvmlite
@@ -30,17 +30,15 @@ class Worker:
     def __init__(self) -> None:
         self.ready = False
         self.job = ""
-        # Standard error goes to a file, as a full pipe would make LLVM wait for a reader.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         site = Path(llvmlite.__file__).parent.parent
         command = [sys.executable, "-I", "-S", backend.__file__, str(site)]
-        try:
+        with ExitStack() as files:
+            # Standard error goes to a file, as a full pipe would make LLVM wait for a reader.
+            self._log = files.enter_context(tempfile.TemporaryFile())
             self._process = subprocess.Popen(
                 command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
             )
-        except BaseException:
-            self._log.close()
-            raise
+            self._files = files.pop_all()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._replies = self._process.stdin, self._process.stdout
@@ -86,5 +84,5 @@ class Worker:
             self._process.wait()
         else:
             self._process.returncode = 0
-        for file in (self._requests, self._replies, self._log):
+        for file in (self._requests, self._replies, self._files):
             file.close()

@@ -121,21 +121,20 @@ class _Writer:
     # ---------------------------------------------------------------- expressions
 
     def expr(self, expr: Expr) -> None:
-        kind = type(expr)
-        if kind is Var:
-            number = self.names.get(expr.name)  # type: ignore[attr-defined]
+        if isinstance(expr, Var):
+            number = self.names.get(expr.name)
             self.out(f"v{number}" if number is not None else f"free {expr!r}")
             return
-        if kind is Const:
+        if isinstance(expr, Const):
             # repr tells True from 1 and -0.0 from 0.0.
-            self.out(f"{expr.value!r}:{expr.type._value_}")  # type: ignore[attr-defined]
+            self.out(f"{expr.value!r}:{expr.type._value_}")
             return
         again = self.seen.get(id(expr))
         if again is not None:
             self.out(f"#{again}")
             return
         self.seen[id(expr)] = len(self.seen)
-        _EXPRESSIONS[kind](self, expr)
+        _EXPRESSIONS[type(expr)](self, expr)
 
     def load(self, expr: Load) -> None:
         self.out("[" + self.buffer(expr.buffer))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ...compiler.errors import QuernError, UsageError
 from ...compiler.graph import Graph, user_location
@@ -20,7 +21,9 @@ from .state import State
 from .structure import map_structure
 
 
-def spec(*shape: int | Sequence[int] | np.ndarray[Any, Any], dtype: object = None) -> TensorType:
+def spec(
+    *shape: int | Sequence[int] | np.ndarray[Any, Any], dtype: DType | DTypeLike | None = None
+) -> TensorType:
     """The type of an input: `spec(64, 1, 28, 28)`, or that of an array.
 
     Arguments:

@@ -21,9 +21,9 @@ from ...compiler.files import replacing
 from ...compiler.graph import Graph
 from ...compiler.ops.leaf import Input, State
 from ...compiler.types import Array, TensorType
-from . import writers as _writers  # noqa: F401  (fills the table)
 from .proto import ModelProto, element_type, onnx_package
 from .writer import Block, Ref, Writer, Written
+from .writers import WRITERS
 
 OPERATOR_SET = 21  # ONNX 1.16, ONNX Runtime 1.18
 IR_VERSION = 10  # of the file format that came with it
@@ -119,7 +119,7 @@ def written(graph: Graph, contents: Mapping[str, Array]) -> tuple[Block, dict[st
     Raises:
         OnnxError: what cannot be exported: node, operation and reason.
     """
-    writer = Writer(contents)
+    writer = Writer(contents, WRITERS)
     inputs = {n.name: Ref(writer.fresh(n.name), n.types[0]) for n in graph.leaves(Input)}
     block = writer.block
     block.inputs = list(inputs.values())

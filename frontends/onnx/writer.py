@@ -187,6 +187,7 @@ class Writer:
 
     Attributes:
         contents: of parameters and buffers, by name.
+        table: what exports operations of each class.
         block: where nodes are written.
         arrays: contents of the initializers.
         titles: what each value would like to be called.
@@ -196,6 +197,7 @@ class Writer:
     """
 
     contents: Mapping[str, Array]
+    table: Mapping[type[Op], Write]
     block: Block = field(default_factory=Block)
     arrays: dict[str, Array] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
@@ -262,7 +264,7 @@ class Writer:
         self, op: Op, title: str, inputs: Sequence[Ref], types: Sequence[TensorType]
     ) -> list[Ref]:
         """One operation: by its own function, else by what it expands to."""
-        write = WRITERS.get(type(op))
+        write = self.table.get(type(op))
         outputs = write(Draft(self, title, tuple(types)), op, *inputs) if write else None
         if outputs is None:
             outputs = self._expanded(op, title, inputs)

@@ -6,6 +6,7 @@ The docstrings of ONNX are the reference: https://onnx.ai/onnx/operators.
 
 from __future__ import annotations
 
+from ..writer import WRITERS as WRITERS
 from . import activation as activation
 from . import convolution as convolution
 from . import indexing as indexing
