@@ -9,7 +9,6 @@ within 3 pixels of the true centre.
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import digit_canvases
@@ -102,11 +101,7 @@ def score(maps: Array, canvases: Canvases, threshold: float) -> tuple[float, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Detect handwritten digits.")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--canvases", type=int, default=3000)
-    options = parser.parse_args()
+    options = digit_canvases.arguments("Detect handwritten digits.")
 
     begin = time.perf_counter()
     train = digit_canvases.make(options.canvases, seed=options.seed)

@@ -5,6 +5,7 @@ Made from scikit-learn's 8×8 digits; those of the training pictures never occur
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,15 @@ class Canvases:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The arguments of a program that learns from canvases: epochs, seed, canvases."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--canvases", type=int, default=3000)
+    return parser.parse_args()
 
 
 def make(count: int, held_out: bool = False, seed: int = 0, digits: int = 4) -> Canvases:

@@ -8,7 +8,6 @@ scores there, scores of the layer before added on the way up, transposed convolu
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import digit_canvases
@@ -66,11 +65,7 @@ def intersection_over_union(guessed: Array, labels: Array) -> Array:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Segment handwritten digits.")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--canvases", type=int, default=3000)
-    options = parser.parse_args()
+    options = digit_canvases.arguments("Segment handwritten digits.")
 
     begin = time.perf_counter()
     train = digit_canvases.make(options.canvases, seed=options.seed)

@@ -9,6 +9,7 @@ from ..nn.container import Sequential
 from ..nn.convolution import Conv2d
 from ..nn.dropout import Dropout
 from ..nn.linear import Linear
+from ..nn.module import Module
 from ..nn.normalization import LocalResponseNorm
 from ..nn.pooling import MaxPool2d
 from ..nn.shape import Flatten
@@ -22,13 +23,27 @@ def normalization() -> LocalResponseNorm:
     return LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
+def classifier(num_classes: int, dropout: float) -> dict[str, Module]:
+    """The last three layers: maps (N, 256, 6, 6) -> logits (N, num_classes)."""
+    return {
+        "flatten": Flatten(),
+        "fc6": Linear(256 * 6 * 6, 4096),
+        "relu6": ReLU(),
+        "drop6": Dropout(dropout),
+        "fc7": Linear(4096, 4096),
+        "relu7": ReLU(),
+        "drop7": Dropout(dropout),
+        "fc8": Linear(4096, num_classes),
+    }
+
+
 def alexnet_2012(num_classes: int = 1000, dropout: float = 0.5) -> Sequential:
     """The network of figure 2: image (N, 3, 224, 224) -> logits (N, num_classes).
 
     A tower is a group of the convolutions that read their own tower only. Layers have the names
     that Caffe gave them.
     """
-    layers = {
+    layers: dict[str, Module] = {
         "conv1": Conv2d(3, 96, 11, stride=4, padding=2),
         "relu1": ReLU(),
         "norm1": normalization(),
@@ -44,14 +59,7 @@ def alexnet_2012(num_classes: int = 1000, dropout: float = 0.5) -> Sequential:
         "conv5": Conv2d(384, 256, 3, padding=1, groups=2),
         "relu5": ReLU(),
         "pool5": MaxPool2d(3, stride=2),
-        "flatten": Flatten(),
-        "fc6": Linear(256 * 6 * 6, 4096),
-        "relu6": ReLU(),
-        "drop6": Dropout(dropout),
-        "fc7": Linear(4096, 4096),
-        "relu7": ReLU(),
-        "drop7": Dropout(dropout),
-        "fc8": Linear(4096, num_classes),
+        **classifier(num_classes, dropout),
     }
     for name, layer in layers.items():
         if isinstance(layer, Conv2d | Linear) and layer.bias is not None:  # section 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ...compiler.tensor import Tensor
@@ -51,6 +51,21 @@ class BasicBlock(Module):
         return result
 
 
+def stage_of_basic_blocks(number: int, blocks: int) -> Sequential:
+    """64 channels in the first stage, twice as many in each of the next, on half the pixels."""
+    channels = 32 << number
+    inputs, stride = (channels, 1) if number == 1 else (channels // 2, 2)
+    downsample = projection(inputs, channels, stride) if number > 1 else None
+    first = BasicBlock(inputs, channels, stride, downsample)
+    return Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
+
+
+def projection(inputs: int, channels: int, stride: int) -> Sequential:
+    """A 1×1 convolution as the shortcut of a block that changes the shape (option B)."""
+    convolution = Conv2d(inputs, channels, 1, stride=stride, bias=False)
+    return Sequential(convolution, BatchNorm2d(channels))
+
+
 class ResNet(Module):
     """image (N, 3, 224, 224) -> logits (N, num_classes).
 
@@ -59,21 +74,29 @@ class ResNet(Module):
     Arguments:
         blocks: in each of the four stages (table 1).
         num_classes: number of logits.
+        stage: makes a stage, from its number and how many blocks it has.
+        features: channels of the last stage.
     """
 
-    def __init__(self, blocks: Sequence[int], num_classes: int = 1000) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        num_classes: int = 1000,
+        stage: Callable[[int, int], Sequential] = stage_of_basic_blocks,
+        features: int = 512,
+    ) -> None:
         super().__init__()
         self.conv1 = Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = BatchNorm2d(64)
         self.relu = ReLU()
         self.maxpool = MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = stage(blocks[0], 64, 64, stride=1)
-        self.layer2 = stage(blocks[1], 64, 128, stride=2)
-        self.layer3 = stage(blocks[2], 128, 256, stride=2)
-        self.layer4 = stage(blocks[3], 256, 512, stride=2)
+        self.layer1 = stage(1, blocks[0])
+        self.layer2 = stage(2, blocks[1])
+        self.layer3 = stage(3, blocks[2])
+        self.layer4 = stage(4, blocks[3])
         self.avgpool = AdaptiveAvgPool2d(1)
         self.flatten = Flatten()
-        self.fc = Linear(512, num_classes)
+        self.fc = Linear(features, num_classes)
         initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -81,16 +104,6 @@ class ResNet(Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(self.flatten(self.avgpool(x)))
         return logits
-
-
-def stage(blocks: int, inputs: int, channels: int, stride: int) -> Sequential:
-    """Blocks in a row; the first one changes the shape, with a 1×1 convolution as its shortcut."""
-    downsample = None
-    if stride != 1 or inputs != channels:
-        convolution = Conv2d(inputs, channels, 1, stride=stride, bias=False)
-        downsample = Sequential(convolution, BatchNorm2d(channels))
-    first = BasicBlock(inputs, channels, stride, downsample)
-    return Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
 
 
 class Subsample(Module):

@@ -10,13 +10,10 @@ from ...compiler.types import TensorType
 from ..nn.activation import ReLU
 from ..nn.container import Sequential
 from ..nn.convolution import Conv2d
-from ..nn.linear import Linear
 from ..nn.module import Module
 from ..nn.normalization import BatchNorm2d
-from ..nn.pooling import AdaptiveAvgPool2d, MaxPool2d
-from ..nn.shape import Flatten
 from .entry import ZooEntry
-from .resnet import PAPER, ResNet, initialize
+from .resnet import PAPER, ResNet, projection
 
 RESNEXT = "Xie et al., Aggregated residual transformations for deep neural networks"
 WIDE = "Zagoruyko and Komodakis, Wide residual networks"
@@ -66,10 +63,8 @@ class Bottleneck(Module):
         return result
 
 
-class BottleneckResNet(Module):
+class BottleneckResNet(ResNet):
     """image (N, 3, 224, 224) -> logits (N, num_classes).
-
-    Keys of the state dict are torchvision's.
 
     Arguments:
         blocks: in each of the four stages (table 1).
@@ -85,34 +80,15 @@ class BottleneckResNet(Module):
         group_width: int = 64,
         num_classes: int = 1000,
     ) -> None:
-        super().__init__()
-        width = groups * group_width
-        self.conv1 = Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = BatchNorm2d(64)
-        self.relu = ReLU()
-        self.maxpool = MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = stage(blocks[0], 64, width, 256, 1, groups)
-        self.layer2 = stage(blocks[1], 256, 2 * width, 512, 2, groups)
-        self.layer3 = stage(blocks[2], 512, 4 * width, 1024, 2, groups)
-        self.layer4 = stage(blocks[3], 1024, 8 * width, 2048, 2, groups)
-        self.avgpool = AdaptiveAvgPool2d(1)
-        self.flatten = Flatten()
-        self.fc = Linear(2048, num_classes)
-        initialize(self)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        logits: Tensor = self.fc(self.flatten(self.avgpool(x)))
-        return logits
+        stage = partial(stage_of_bottlenecks, groups=groups, group_width=group_width)
+        super().__init__(blocks, num_classes, stage, 2048)
 
 
-def stage(
-    blocks: int, inputs: int, width: int, channels: int, stride: int, groups: int
-) -> Sequential:
-    """Blocks in a row; the first one changes the shape, with a 1×1 convolution as its shortcut."""
-    convolution = Conv2d(inputs, channels, 1, stride=stride, bias=False)
-    downsample = Sequential(convolution, BatchNorm2d(channels))
+def stage_of_bottlenecks(number: int, blocks: int, groups: int, group_width: int) -> Sequential:
+    """256 channels in the first stage, twice as many in each of the next, on half the pixels."""
+    channels, width = 128 << number, groups * group_width << number - 1
+    inputs, stride = (64, 1) if number == 1 else (channels // 2, 2)
+    downsample = projection(inputs, channels, stride)
     first = Bottleneck(inputs, width, channels, stride, groups, downsample)
     others = (Bottleneck(channels, width, channels, 1, groups) for _ in range(blocks - 1))
     return Sequential(first, *others)

@@ -6,11 +6,9 @@ from ...compiler.types import TensorType
 from ..nn.activation import ReLU
 from ..nn.container import Sequential
 from ..nn.convolution import Conv2d
-from ..nn.dropout import Dropout
-from ..nn.linear import Linear
-from ..nn.normalization import LocalResponseNorm
+from ..nn.module import Module
 from ..nn.pooling import MaxPool2d
-from ..nn.shape import Flatten
+from .alexnet_2012 import classifier, normalization
 from .entry import ZooEntry
 
 PAPER = "Zeiler and Fergus, Visualizing and understanding convolutional networks"
@@ -21,15 +19,15 @@ def zfnet(num_classes: int = 1000, dropout: float = 0.5) -> Sequential:
 
     Contrast is normalised across maps as in AlexNet; the paper does not give its numbers.
     """
-    layers = {
+    layers: dict[str, Module] = {
         "conv1": Conv2d(3, 96, 7, stride=2, padding=1),
         "relu1": ReLU(),
         "pool1": MaxPool2d(3, stride=2, ceil_mode=True),
-        "norm1": LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
+        "norm1": normalization(),
         "conv2": Conv2d(96, 256, 5, stride=2),
         "relu2": ReLU(),
         "pool2": MaxPool2d(3, stride=2, ceil_mode=True),
-        "norm2": LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
+        "norm2": normalization(),
         "conv3": Conv2d(256, 384, 3, padding=1),
         "relu3": ReLU(),
         "conv4": Conv2d(384, 384, 3, padding=1),
@@ -37,14 +35,7 @@ def zfnet(num_classes: int = 1000, dropout: float = 0.5) -> Sequential:
         "conv5": Conv2d(384, 256, 3, padding=1),
         "relu5": ReLU(),
         "pool5": MaxPool2d(3, stride=2),
-        "flatten": Flatten(),
-        "fc6": Linear(256 * 6 * 6, 4096),
-        "relu6": ReLU(),
-        "drop6": Dropout(dropout),
-        "fc7": Linear(4096, 4096),
-        "relu7": ReLU(),
-        "drop7": Dropout(dropout),
-        "fc8": Linear(4096, num_classes),
+        **classifier(num_classes, dropout),
     }
     return Sequential(layers)
 
