@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from typing import Any
 
@@ -33,6 +34,7 @@ from quern.compiler.report import Report
 from quern.compiler.splits import resized, splits
 from quern.compiler.training import build_training_step
 from quern.compiler.types import Array, DType, TensorType
+from quern.frontends.cli.options import add_recompute
 from quern.optim import SGD
 
 STEPS, BATCH, INPUT, HIDDEN, CLASSES = 30, 4, 6, 16, 5
@@ -257,6 +259,13 @@ def test_without_a_backward_pass_nothing_is_cut() -> None:
     graph = qn.trace(nn.LSTM(INPUT, HIDDEN), qn.spec(STEPS, BATCH, INPUT))
     assert CutRecurrences(5).apply(graph) is graph
     assert not any("again" in n.name for n in prepared(graph, 5).nodes())
+
+
+def test_on_the_command_line() -> None:
+    parser = argparse.ArgumentParser()
+    add_recompute(parser)
+    assert parser.parse_args(["--recompute-every", "16"]).recompute_every == 16
+    assert parser.parse_args([]).recompute_every is None
 
 
 def test_a_trainer_recomputes() -> None:

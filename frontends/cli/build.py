@@ -19,7 +19,7 @@ from .console import note, note_stage, working
 def compile_network(
     graph: Graph, options: argparse.Namespace, dump: Path | None = None
 ) -> Executable:
-    """The graph, compiled as --target, --algorithms, --tune, --recompute and --threads say."""
+    """The graph, compiled as --target, --algorithms, --tune, --recompute … say."""
     with working(f"compiling {graph.name} …", options.verbose):
         executable = compile(
             graph,
@@ -29,6 +29,7 @@ def compile_network(
             algorithms=options.algorithms,
             tune=options.tune,
             checkpoint=vars(options).get("recompute"),
+            checkpoint_every=vars(options).get("recompute_every"),
         )
     if options.verbose and executable.report is not None:
         note_stage(Stage("in all", executable.report.seconds, ""))

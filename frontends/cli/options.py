@@ -105,6 +105,12 @@ def add_recompute(parser: argparse.ArgumentParser) -> None:
         help="compute the forward pass again in the backward pass, for less memory: in N segments, "
         "to stay below 1.5GB, in the modules layer1,layer2, or as far as it helps: least",
     )
+    parser.add_argument(
+        "--recompute-every",
+        type=positive,
+        metavar="K",
+        help="of recurrences keep the states after every K steps, and compute the steps again",
+    )
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> None:
         threads=options.threads,
         seed=options.seed,
         recompute=options.recompute,
+        recompute_every=options.recompute_every,
         algorithms=options.algorithms,
         tune=options.tune,
     )
