@@ -8,7 +8,6 @@ them is computed as soon as they are there.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,8 +31,7 @@ _ACCUMULATORS = 8
 # Rows so far apart are copied: they have the same place in the cache.
 _PAGE_BYTES = 4096
 _FEW_BLOCKS = 3
-# Terms that are written out, and bytes that a prefetch gets.
-_UNROLLED = 4
+# Bytes that a prefetch gets.
 _LINE = 64
 
 
@@ -264,13 +262,11 @@ class _Tile:
         columns = Columns(width, product.lanes, product.dtype)
         tile = product.local("tile", (phases, self.rows, width), Space.REGISTER)
         k, u, m, v = (task.var(hint) for hint in ("k", "u", "m", "v"))
-        asks = self.whole.asks_ahead
-        written = math.lcm(phases, _UNROLLED if asks else 1)
         body: ir.Block = self._clear(tile, columns)
-        for span in panels(terms, written):
-            depth = term + (k * span.length + span.start)
-            step = self._step(tile, columns, u % phases, depth + u)
-            ahead = self._ahead(depth + terms, span.length, order) if asks else ()
+        for span in panels(terms, phases):
+            depth = k * span.length + span.start
+            step = self._step(tile, columns, u % phases, term + (depth + u))
+            ahead = self._ahead(term, terms, depth, order) if self.whole.asks_ahead else ()
             inside = (*ahead, ir.For(u, span.length, step, LoopKind.UNROLLED))
             body += (ir.For(k, span.count, inside),)
         keep: dict[int, ir.Block] = {}
@@ -307,20 +303,19 @@ class _Tile:
             add[c] = (ir.Accumulate(tile, (phase, m, v + c), ReduceOp.ADD, xw),)
         return (ir.For(m, self.rows, (*lets, *columns.each(v, add)), LoopKind.UNROLLED),)
 
-    def _ahead(self, term: Expr, terms: int, order: Expr) -> ir.Block:
+    def _ahead(self, term: Expr, terms: int, done: Expr, order: Expr) -> ir.Block:
         """Asks for the next chunk, which lies behind this one; every block of rows for its share.
 
         Arguments:
-            term: the first of these terms, so much further.
-            terms: how many are being added.
+            term: the first one of this chunk.
+            terms: how many there are.
+            done: how many have been added.
             order: number of blocks of rows that come before.
         """
-        share = -(-terms // sum(span.count for span in self.task.blocks))
+        blocks = sum(span.count for span in self.task.blocks)
+        next_one = term + terms + (order * -(-terms // blocks) + done // blocks)
         number = (self.task.start + self.column) // self.whole.width
         return tuple(
-            ir.Prefetch(
-                self.whole.packed, (self.group, number, term + (order * share + i), ir.index(lane))
-            )
-            for i in range(share)
+            ir.Prefetch(self.whole.packed, (self.group, number, next_one, ir.index(lane)))
             for lane in range(0, self.whole.width, _LINE // self.task.product.dtype.size)
         )
