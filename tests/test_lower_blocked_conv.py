@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kernels import host, run_kernel
 from oracles import check, graph_of
 
+from quern.compiler.driver import Options, compile_graph
 from quern.compiler.errors import ShapeError
 from quern.compiler.evaluate import evaluate
 from quern.compiler.llvm.target import Target
@@ -29,6 +30,7 @@ from quern.compiler.ops.window import Window
 from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, Shape
+from quern.runtime.executable import Executable
 
 
 def numbers(shape: Shape, seed: int, dtype: Any = np.float32) -> Array:
@@ -306,3 +308,13 @@ def test_infinities_and_nans_stay_where_they_belong() -> None:
     arrays[0][0, 0, 2, 3, 1], arrays[0][0, 0, 4, 4, 2] = np.inf, np.nan
     arrays[0][:, :, 5] = np.nan  # the last row is read by no window
     check(function, *arrays, whole=False, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_of_equal_weights_are_equal() -> None:
+    """Also those of the last, narrower tile: all sum their inputs in the same order."""
+    x = numbers((1, 512, 13, 13), 0)
+    w = np.repeat(numbers((1, 512, 1, 1), 1), 1000, 0)
+    network = Conv((1, 1), ((0, 0),) * 2, (1, 1))
+    graph, feeds = graph_of(lambda a, b: apply(network, a, b), x, w)
+    (y,) = Executable(compile_graph(graph, Options(workers=1)).image, 1).run(feeds).values()
+    np.testing.assert_array_equal(y, np.repeat(y[:, :1], 1000, 1))

@@ -29,7 +29,7 @@ from .binding import Binding, Lowered
 from .blocked_depthwise import DepthwiseTasks
 from .blocked_pool import PooledTasks
 from .blocked_task import Tasks, divided
-from .contraction import Axis, Contraction, Factor, Place, Tiling
+from .contraction import Axis, Contraction, Factor, Place
 from .depthwise import depthwise_form, lower_depthwise
 from .elements import Index
 from .gather import Gather, Part
@@ -250,17 +250,26 @@ class BlockedGather(Gather):
         parts = [self.part(slides) for slides in self.slides()]
         body: ir.Block = ()
         for part in parts:
-            for tiling in part.form.tilings:
-                body += self.nest(part, tiling)
+            body += self.nest(part)
         return self.binding.finish(body, max(parts, key=lambda p: p.form.cost).note)
 
-    def nest(self, part: Part, tiling: Tiling) -> ir.Block:
-        """All results of one width of tiles."""
+    def nest(self, part: Part) -> ir.Block:
+        """All results of a part, one width of tiles after the other.
+
+        All sum their input channels in the same chunks: channels of equal weights are equal.
+        """
         behind = self.binding.group.pool
-        if behind is None:
-            return Tasks(self, part, tiling).lower()
-        is_pool = isinstance(self.binding.graph.node(behind).op, MaxPool)
-        return (PooledTasks if is_pool else DepthwiseTasks)(self, part, tiling).lower()
+        kind = Tasks
+        if behind is not None:
+            is_pool = isinstance(self.binding.graph.node(behind).op, MaxPool)
+            kind = PooledTasks if is_pool else DepthwiseTasks
+        body: ir.Block = ()
+        chunks: int | None = None
+        for tiling in part.form.tilings:
+            tasks = kind(self, part, tiling, chunks)
+            body += tasks.lower()
+            chunks = tasks.chunks
+        return body
 
     def weight_of(self, index: Index) -> Expr:
         """An element of the packed weight."""

@@ -66,11 +66,13 @@ class Tasks:
         conv: the kernel.
         part: the outputs.
         tiling: their tiles.
+        wanted: chunks of input channels, those of the other tiles; None for the first ones.
     """
 
     conv: BlockedGather
     part: Part
     tiling: Tiling
+    wanted: int | None = None
     loops: ir.Loops = ()
 
     # -- axes -------------------------------------------------------------------------------------
@@ -193,6 +195,7 @@ class Tasks:
             copied=self.is_padded,
             kept=self.keeps_sums,
             own_input=conv.is_depthwise,
+            chunks=self.wanted,
         )
         found = work.cut()
         return found if found is not None else Cut(1, 1, 1)

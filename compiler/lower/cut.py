@@ -8,7 +8,7 @@ rough count of cycles is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 # Bytes of the input's band, and of a panel of weights, that stay in the second-level cache.
@@ -58,6 +58,7 @@ class Work:
         copied: whether the input is copied.
         kept: whether sums are kept in memory even if all units are summed at once.
         own_input: whether each panel reads input of its own (depthwise).
+        chunks: units are summed in so many parts, if that fits; None if all numbers are as good.
     """
 
     rows: int
@@ -71,16 +72,21 @@ class Work:
     copied: bool
     kept: bool
     own_input: bool
+    chunks: int | None = None
 
     def cut(self) -> Cut | None:
         """The cheapest cut; None if not even a row fits."""
-        cuts = [(self._cost(cut), -cut.rows, cut.panels, cut) for cut in self._cuts()]
+        found = list(self._cuts(_divisors(self.units)))
+        if self.chunks is not None and self.units % self.chunks == 0:
+            found = list(self._cuts([self.units // self.chunks])) or found
+        cuts = [(self._cost(cut), -cut.rows, cut.panels, cut) for cut in found]
         return min(cuts, key=lambda each: each[:3])[-1] if cuts else None
 
-    def _cuts(self) -> Iterator[Cut]:
+    def _cuts(self, chunks: Sequence[int]) -> Iterator[Cut]:
+        """The cuts that fit, with the first of these numbers of units that does."""
         for rows in _lengths(self.rows):
             for panels in _lengths(self.panels):
-                for units in _divisors(self.units):
+                for units in chunks:
                     cut = Cut(rows, panels, units)
                     if self._fits(cut):
                         yield cut
