@@ -196,8 +196,8 @@ def test_captioning(run: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("segment_digits", ("--epochs", 1, "--canvases", 100)),
-        ("detect_digits", ("--epochs", 1, "--canvases", 100)),
+        ("segment_digits", ("--epochs", 1, "--canvases", 300)),
+        ("detect_digits", ("--epochs", 1, "--canvases", 300)),
         ("resnet_digits", ("--epochs", 1)),
         ("lenet_digits", ("--epochs", 1)),
     ],
