@@ -15,13 +15,13 @@ from .group import Group
 from .layout import BlockChannels
 from .llvm.codegen import assembly
 from .llvm.emit import emit
-from .llvm.machine_code import MachineCode
 from .llvm.target import Target
 from .loops.bounds import prove
 from .loops.ir import Kernel, walk
 from .loops.printer import print_kernel
 from .lower.lower import lower, takes_gaps
 from .lower.signature import Signature
+from .machine_code import MachineCode
 from .ops.leaf import Constant
 from .ops.recurrence import Recurrence
 from .passes.base import Pass

@@ -15,6 +15,7 @@ from oracles import check, graph_of
 
 from quern.compiler.errors import ShapeError
 from quern.compiler.evaluate import evaluate
+from quern.compiler.joining import fits_stack
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.independence import prove_race_free
@@ -26,7 +27,6 @@ from quern.compiler.ops.pointwise import Relu
 from quern.compiler.ops.pool import MaxPool
 from quern.compiler.ops.window import Window
 from quern.compiler.passes.expand import Expand
-from quern.compiler.passes.joining import fits_stack
 from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, Shape, TensorType

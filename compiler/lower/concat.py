@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from ..graph import Graph, Value
 from ..group import Group
+from ..joining import concat_part
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind
 from ..ops.movement import Concat
-from ..passes.joining import concat_part
 from ..types import Shape
 from .binding import Binding, Lowered
 from .space import pieces

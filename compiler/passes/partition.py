@@ -19,6 +19,7 @@ from functools import cached_property
 
 from ..graph import Graph, Node, Phase, Value
 from ..group import Group, storage
+from ..joining import can_convolve, can_pool, concat_part, is_column_group
 from ..ops import movement as mv
 from ..ops.base import Op
 from ..ops.blocked import Block, BlockedConv, BlockedConvWeightGradient, PackWeight, Unblock
@@ -31,7 +32,6 @@ from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..roles import SILENT, Role, is_expensive, role
 from ..types import Shape
-from .joining import can_convolve, can_pool, concat_part, is_column_group
 
 _MAX_MEMBERS = 48
 _MAX_NAME = 72

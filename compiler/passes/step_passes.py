@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..body import Body
 from ..graph import Graph, Node, Value
+from ..joining import is_column_group
 from ..llvm.target import Target
 from ..lower.tile import VECTORS
 from ..ops.base import apply
@@ -20,7 +21,6 @@ from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from ..types import TensorType
 from .base import Pass
-from .joining import is_column_group
 
 # Products with smaller matrices read them where they are.
 _SMALL = 16

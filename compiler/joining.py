@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from ..graph import Graph
-from ..loops.ir import STACK_BYTES
-from ..ops import movement as mv
-from ..ops.base import Op
-from ..ops.blocked import BlockedConv
-from ..ops.conv import Conv
-from ..ops.window import Window
-from ..ops.winograd import WinogradConv
-from ..types import Shape, TensorType
+from .graph import Graph
+from .loops.ir import STACK_BYTES
+from .ops import movement as mv
+from .ops.base import Op
+from .ops.blocked import BlockedConv
+from .ops.conv import Conv
+from .ops.window import Window
+from .ops.winograd import WinogradConv
+from .types import Shape, TensorType
 
 _COLUMN_BYTES = 128
 # Of a depthwise convolution that shares a kernel with the one before it.

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from ..routine import Routine
-from .cache import ObjectCache, object_key
-from .emit import emit, fingerprint
-from .pool import Compilation
-from .target import Target
+from .llvm.cache import ObjectCache, object_key
+from .llvm.emit import emit, fingerprint
+from .llvm.pool import Compilation
+from .llvm.target import Target
+from .routine import Routine
 
 
 class MachineCode:
