@@ -77,41 +77,47 @@ class Case:
 
 # -- convolutions ---------------------------------------------------------------------------------
 
-# Name, channels in and out, extent, kernel, stride: the layers of VGG-16 and ResNet-50.
-_CONVOLUTIONS = (
-    ("3x3 64-64 @56", 64, 64, 56, 3, 1),
-    ("3x3 64-64 @224", 64, 64, 224, 3, 1),
-    ("3x3 128-128 @112", 128, 128, 112, 3, 1),
-    ("3x3 256-256 @56", 256, 256, 56, 3, 1),
-    ("3x3 512-512 @28", 512, 512, 28, 3, 1),
-    ("3x3 256-256 @14", 256, 256, 14, 3, 1),
-    ("3x3 512-512 @14", 512, 512, 14, 3, 1),
-    ("3x3 512-512 @7", 512, 512, 7, 3, 1),
-    ("3x3/2 256-256 @28", 256, 256, 28, 3, 2),
-    ("1x1 64-256 @56", 64, 256, 56, 1, 1),
-    ("1x1 256-64 @56", 256, 64, 56, 1, 1),
-    ("1x1 512-128 @28", 512, 128, 28, 1, 1),
-    ("1x1 1024-256 @14", 1024, 256, 14, 1, 1),
-    ("1x1 512-2048 @7", 512, 2048, 7, 1, 1),
-    ("7x7/2 3-64 @224", 3, 64, 224, 7, 2),
+# Name, channels in and out, extent, kernel, stride, groups: layers of VGG-16, ResNet-50, and
+# MobileNets.
+_CONVOLUTIONS: tuple[tuple[str, int, int, int, int, int, int], ...] = (
+    ("3x3 64-64 @56", 64, 64, 56, 3, 1, 1),
+    ("3x3 64-64 @224", 64, 64, 224, 3, 1, 1),
+    ("3x3 128-128 @112", 128, 128, 112, 3, 1, 1),
+    ("3x3 256-256 @56", 256, 256, 56, 3, 1, 1),
+    ("3x3 512-512 @28", 512, 512, 28, 3, 1, 1),
+    ("3x3 256-256 @14", 256, 256, 14, 3, 1, 1),
+    ("3x3 512-512 @14", 512, 512, 14, 3, 1, 1),
+    ("3x3 512-512 @7", 512, 512, 7, 3, 1, 1),
+    ("3x3/2 256-256 @28", 256, 256, 28, 3, 2, 1),
+    ("1x1 64-256 @56", 64, 256, 56, 1, 1, 1),
+    ("1x1 256-64 @56", 256, 64, 56, 1, 1, 1),
+    ("1x1 512-128 @28", 512, 128, 28, 1, 1, 1),
+    ("1x1 1024-256 @14", 1024, 256, 14, 1, 1, 1),
+    ("1x1 512-2048 @7", 512, 2048, 7, 1, 1, 1),
+    ("7x7/2 3-64 @224", 3, 64, 224, 7, 2, 1),
+    ("depthwise 3x3 32 @112", 32, 32, 112, 3, 1, 32),
+    ("depthwise 3x3 144 @56", 144, 144, 56, 3, 1, 144),
+    ("depthwise 3x3/2 192 @28", 192, 192, 28, 3, 2, 192),
+    ("depthwise 3x3 384 @14", 384, 384, 14, 3, 1, 384),
+    ("depthwise 5x5 240 @28", 240, 240, 28, 5, 1, 240),
+    ("depthwise 7x7 96 @56", 96, 96, 56, 7, 1, 96),
 )
 
 
 def convolutions() -> list[Case]:
     """Three cases for each layer."""
-    return [
-        case
-        for name, c, k, extent, kernel, stride in _CONVOLUTIONS
-        for case in _convolution(name, c, k, extent, kernel, stride)
-    ]
+    return [case for name, *sizes in _CONVOLUTIONS for case in _convolution(name, *sizes)]
 
 
-def _convolution(name: str, c: int, k: int, extent: int, kernel: int, stride: int) -> list[Case]:
+def _convolution(
+    name: str, c: int, k: int, extent: int, kernel: int, stride: int, groups: int
+) -> list[Case]:
     pad = kernel // 2
     windows = (extent + 2 * pad - kernel) // stride + 1
-    geometry = ((stride, stride), ((pad, pad), (pad, pad)), (1, 1))
-    x, w, y = (1, c, extent, extent), (k, c, kernel, kernel), (1, k, windows, windows)
-    flops = 2 * k * c * kernel * kernel * windows * windows
+    geometry = ((stride, stride), ((pad, pad), (pad, pad)), (1, 1), groups)
+    shape = (k, c // groups, kernel, kernel)
+    x, w, y = (1, c, extent, extent), shape, (1, k, windows, windows)
+    flops = 2 * math.prod(shape) * windows * windows
     forms: tuple[tuple[str, Op, tuple[int, ...], tuple[int, ...], tuple[str, str]], ...] = (
         ("forward", Conv(*geometry), x, w, ("x", "w")),
         ("by input", ConvInputGradient((extent, extent), *geometry), y, w, ("y", "w")),
@@ -121,7 +127,9 @@ def _convolution(name: str, c: int, k: int, extent: int, kernel: int, stride: in
         Case(
             f"conv {name} {form}",
             partial(_conv_graph, op, a, b, names),
-            lambda torch, *given, form=form: _torch_conv(torch, form, stride, pad, x, w, *given),
+            lambda torch, *given, form=form: _torch_conv(
+                torch, form, stride, pad, groups, x, w, *given
+            ),
             {names[0]: a, names[1]: b},
             flops,
         )
@@ -154,15 +162,15 @@ def _conv_graph(op: Op, a: Any, b: Any, names: tuple[str, str]) -> qn.Graph:
 
 
 def _torch_conv(
-    torch: Any, form: str, stride: int, pad: int, x: Any, w: Any, a: Any, b: Any
+    torch: Any, form: str, stride: int, pad: int, groups: int, x: Any, w: Any, a: Any, b: Any
 ) -> Callable[[], Any]:
     if form == "forward":
-        return lambda: torch.nn.functional.conv2d(a, b, None, stride, pad)
+        return lambda: torch.nn.functional.conv2d(a, b, None, stride, pad, 1, groups)
     by_input = form == "by input"
     other = torch.zeros(x if by_input else w).contiguous(memory_format=_format(torch, a))
     given = (a, other, b) if by_input else (b, a, other)
     mask = [by_input, not by_input, False]
-    rest = ([stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1, mask)
+    rest = ([stride] * 2, [pad] * 2, [1, 1], False, [0, 0], groups, mask)
     backward = torch.ops.aten.convolution_backward
     return lambda: backward(*given, None, *rest)[0 if by_input else 1]
 
