@@ -31,7 +31,7 @@ from .blocked_pool import PooledTasks
 from .blocked_task import Tasks, divided
 from .contraction import Axis, Contraction, Factor, Place
 from .depthwise import depthwise_form, lower_depthwise
-from .elements import Index
+from .elements import Index, is_number
 from .gather import Gather, Part
 from .grouped_conv import grouped_form, lower_grouped
 from .padding import reader
@@ -146,6 +146,12 @@ class BlockedGather(Gather):
         return self.binding.shape(self.source)
 
     @cached_property
+    def is_computed(self) -> bool:
+        """Whether the group computes what is read, and has it not in memory."""
+        source = self.source
+        return source not in self.binding.inputs and not is_number(self.binding.graph, source)
+
+    @cached_property
     def is_depthwise(self) -> bool:
         return self.blocked_op.is_depthwise
 
@@ -157,7 +163,7 @@ class BlockedGather(Gather):
 
     @cached_property
     def batch(self) -> Axis:
-        joins = self.flat and self.shape[2] < _SHORT
+        joins = self.flat and self.shape[2] < _SHORT and not self.is_computed
         return Axis("n", self.shape[0]) if joins else Axis("n", self.shape[0], 1)
 
     @cached_property

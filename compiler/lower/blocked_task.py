@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .blocked_conv import BlockedGather
     from .gather import Part
 
+# Bytes of an input that do not stay in the third-level cache.
+_FAR = 32 * 1024 * 1024
+
 
 def divided(channel: Expr, block: int) -> tuple[Expr, Expr]:
     """The block a channel is in, and its place there."""
@@ -152,6 +155,19 @@ class Tasks:
         return not all(reach.is_inside for reach in self.reaches(1))
 
     @cached_property
+    def is_copied(self) -> bool:
+        """Whether tasks copy what they read: it is padded, computed on the way, or comes from far.
+
+        Tiles read a few pixels of many blocks of channels, which come from memory one by one; a
+        copy reads long rows ahead of them.
+        """
+        source, binding = self.conv.source, self.conv.binding
+        if self.is_padded or self.conv.is_computed:
+            return True
+        far = binding.graph.type_of(source).nbytes >= _FAR
+        return far and self.conv.flat and not self.joins_batch
+
+    @cached_property
     def joins_batch(self) -> bool:
         """Whether tiles lie across samples."""
         return any(span.length > 1 for span in self.spans(self.conv.batch))
@@ -180,7 +196,7 @@ class Tasks:
 
         def read(band: int) -> int:
             *outer, line = self.reaches(band)
-            pixels = line.size if self.is_padded else line.size * line.slide.stride
+            pixels = line.size if self.is_copied else line.size * line.slide.stride
             return channels * size * pixels * math.prod(reach.size for reach in outer)
 
         work = Work(
@@ -192,7 +208,7 @@ class Tasks:
             input=read,
             weights=channels * taps * width * size,
             sums=lambda band: pixels(band) * width * size,
-            copied=self.is_padded,
+            copied=self.is_copied,
             kept=self.keeps_sums,
             own_input=conv.is_depthwise,
             chunks=self.wanted,
@@ -371,7 +387,7 @@ class Tasks:
     @cached_property
     def copied(self) -> Buffer | None:
         """The input of a task, with zeros around: [block][*places][channel]."""
-        if not self.is_padded:
+        if not self.is_copied:
             return None
         places = (reach.size for reach in self.reaches(self.cut.rows))
         shape = (self.blocks[1], *places, self.conv.source_shape[-1])
@@ -403,23 +419,21 @@ class Tasks:
             return ()
         binding, channels = conv.binding, conv.source_shape[-1]
         first, count = self.blocks
-        zero = ir.Const(0.0, band.dtype)
+        zero: Expr = ir.Const(0.0, band.dtype)
         block = binding.var("b")
-        source = conv.binding.inputs.get(conv.source)
-        scalar = binding.elements().scalar(conv.source)
 
         def fill(rows: list[tuple[Expr, Expr]], run: Run, inside: bool) -> ir.Block:
             column, lane = binding.var("i"), binding.var("v")
             to, start = run.place(column)
-            x: Expr = zero
+            elements, x = binding.elements(), zero
             if inside:
                 sample = self.origin[conv.batch]
                 index = (sample, first + block, *(s for _, s in rows), start, lane)
-                x = ir.Load(source, index) if source is not None else scalar or zero
+                x = elements.at(conv.source, index)
             store = ir.Store(band, (block, *(p for p, _ in rows), to, lane), x)
             wide = channels > 1
             loops = [(column, run.length, not wide), (lane, channels, wide)]
-            body: ir.Block = (store,)
+            body: ir.Block = (*elements.take_block(), store)
             for var, extent, vector in reversed(loops):
                 kind = LoopKind.VECTOR if vector else LoopKind.SERIAL
                 body = (ir.For(var, extent, body, kind, conv.lanes if vector else 1),)

@@ -164,6 +164,13 @@ class BlockedConv(Op):
         return self.joins_groups(self.weight[1] * 2) and self.weight[1] < _WIDEST
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether each pixel of the output reads the same pixel of x, and all channels of it."""
+        window = self.convolution.window(self.weight[2:])
+        alone = (window.size, *window.stride) == (1,) * (1 + len(window.stride))
+        return alone and self.convolution.groups == 1 and not any(map(any, window.padding))
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each group has one input and one output channel."""
         return self.convolution.groups == self.weight[0] and self.weight[1] == 1

@@ -152,9 +152,32 @@ class _Partition:
                 return
         draft = self._new(node.types[0].shape, node.phase, anchor=node.name)
         for value in self.graph.inputs_of(node.name):
-            if not isinstance(node.op, mv.Concat):
+            if not isinstance(node.op, mv.Concat) and not self._is_prologue(value, node):
                 self._store(self._through_strides(value) if isinstance(node.op, MatMul) else value)
         self._join(draft, node)
+
+    def _is_prologue(self, value: Value, node: Node) -> bool:
+        """Whether what a convolution reads is computed by its own kernel, on the way to the cache.
+
+        The convolution must be one of single pixels, which copies a band of what it reads once, and
+        nothing else may ask for the value.
+        """
+        op, x = node.op, self.graph.producer(value)
+        if not isinstance(op, BlockedConv) or not op.is_pointwise:
+            return False
+        if value != self.graph.inputs_of(node.name)[0] or value in self._results:
+            return False
+        if x.phase is not node.phase or self.graph.users_of(x.name) != [node.name]:
+            return False
+        point = [self.graph.node(n) for n in self.floating.get(x.name, ())]
+        pixels = self.graph.type_of(value).shape
+        return bool(point) and all(
+            role(n.op) is Role.POINT
+            and not is_expensive(n.op)
+            and n.types[0].dtype.is_float
+            and n.types[0].shape == pixels
+            for n in point
+        )
 
     def _through_strides(self, value: Value) -> Value:
         """What a product reads with other strides, seen through transposes and slices."""
@@ -172,6 +195,8 @@ class _Partition:
         draft = self.drafts[self.home[x.node]]
         anchor = self.graph.node(draft.anchor) if draft.anchor else None
         if anchor is None or draft.pool:
+            return False
+        if self.graph.inputs_of(anchor.name)[0].node in draft.members:
             return False
         if draft.phase is not node.phase or not self._private(draft, node.name):
             return False
