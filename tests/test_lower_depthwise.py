@@ -36,7 +36,7 @@ from quern.compiler.types import Array, Shape
 def nothing_is_small() -> Iterator[None]:
     """What comes out of any convolution counts as too large for a cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quern.compiler.passes.joining._LARGE", 0)
+        patch.setattr("quern.compiler.joining._LARGE", 0)
         yield
 
 

@@ -115,7 +115,7 @@ def flat_before(graph: Graph, group: Group) -> Mapping[Value, Shape]:
         if value in after and not is_number(graph, value):
             return {}
         shapes[value] = (*shape[:2], math.prod(shape[2:-1]), shape[-1])
-    return shapes if op.convolution.groups == 1 else {}
+    return shapes if op.convolution.groups == 1 and group.allows(graph, shapes) else {}
 
 
 def _computed_from(graph: Graph, group: Group, value: Value) -> set[Value]:
