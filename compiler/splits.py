@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .ops.base import Op
-from .ops.conv import ConvWeightGradient
+from .ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from .ops.linear import Linear, MatMul
 from .ops.movement import Broadcast, Concat, Reshape, Slice, Transpose
 from .ops.pointwise import Cast, Pointwise
@@ -47,6 +47,8 @@ def splits(op: Op, inputs: Sequence[TensorType], output: TensorType) -> Iterator
             yield Split((0, None), 0)
             yield Split((None, 1), 1)
             yield Split((1, 0), None)
+        case Conv() | ConvInputGradient():
+            yield Split((0,) + (None,) * (len(inputs) - 1), 0)
         case ConvWeightGradient():
             yield Split((0, 0), None)
         case Transpose(permutation):

@@ -22,7 +22,7 @@ from quern.compiler.evaluate import evaluate
 from quern.compiler.flops import graph_flops
 from quern.compiler.graph import Graph, Phase
 from quern.compiler.ops.base import Op
-from quern.compiler.ops.conv import ConvWeightGradient
+from quern.compiler.ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from quern.compiler.ops.linear import Linear, MatMul
 from quern.compiler.ops.movement import Broadcast, Concat, Reshape, Slice, Transpose
 from quern.compiler.ops.pointwise import Add, Where
@@ -60,6 +60,8 @@ OPERATIONS: list[tuple[Op, list[tuple[int, ...]]]] = [
     (Sum((0,)), [(6, 4)]),
     (Sum((1, 2)), [(6, 4, 2)]),
     (Max((1,)), [(6, 4)]),
+    (Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), [(6, 2, 4, 4), (3, 2, 3, 3), (3,)]),
+    (ConvInputGradient((4, 4), (1, 1), ((1, 1), (1, 1)), (1, 1)), [(6, 3, 4, 4), (3, 2, 3, 3)]),
     (ConvWeightGradient((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)), [(6, 2, 4, 4), (6, 3, 4, 4)]),
 ]
 
