@@ -204,6 +204,42 @@ def test_an_operator_without_a_rule_is_imported_by_its_definition() -> None:
     np.testing.assert_allclose(qn.interpret(graph, identity), expected, atol=1e-6)
 
 
+def test_a_deformed_convolution_that_is_not_deformed_is_a_convolution() -> None:
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((2, 4, 6, 7)), rng.standard_normal((6, 2, 3, 3))
+    how = {"group": 2, "pads": [1, 0, 1, 2], "strides": [2, 1], "dilations": [1, 2]}
+    weights = {"w": w.astype(np.float32)}
+    plain = model([node("Conv", "x w", **how)], [value("x", *x.shape)], weights=weights)
+    expected = qn.interpret(qn.from_onnx(plain), x.astype(np.float32))
+    offset = np.zeros((2, 2 * 18, *expected.shape[2:]), np.float32)
+    deformed = model(
+        [node("DeformConv", "x w o", offset_group=2, **how)],
+        [value("x", *x.shape), value("o", *offset.shape)],
+        weights=weights,
+    )
+    found = qn.interpret(qn.from_onnx(deformed), x.astype(np.float32), offset)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["half_pixel", "output_half_pixel"])
+def test_a_region_of_a_ramp_holds_the_centres_of_its_bins(mode: str) -> None:
+    rows, columns = np.mgrid[:8, :9].astype(np.float32)
+    x = np.stack([[rows, columns], [rows + 100, columns + 100]])
+    rois = np.array([[1.0, 2.0, 5.0, 6.0], [2.5, 1.0, 4.5, 7.0]], np.float32)
+    net = model(
+        [node("RoiAlign", "x r b", output_height=2, output_width=4, sampling_ratio=3,
+              coordinate_transformation_mode=mode)],
+        [value("x", *x.shape), value("r", 2, 4), value("b", 2, dtype=onnx.TensorProto.INT64)],
+    )  # fmt: skip
+    y = qn.interpret(qn.from_onnx(net), x, rois, np.array([1, 0]))
+    shift = 0.5 if mode == "half_pixel" else 0.0
+    for n, (left, top, right, bottom) in enumerate(rois - shift):
+        down = top + (bottom - top) * (np.arange(2) + 0.5) / 2
+        across = left + (right - left) * (np.arange(4) + 0.5) / 4
+        expected = np.stack(np.broadcast_arrays(down[:, None], across)) + 100 * (1 - n)
+        np.testing.assert_allclose(y[n], expected, rtol=1e-5)
+
+
 def test_every_door_takes_a_file(tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     path.write_bytes(small_network("N").SerializeToString())
@@ -329,6 +365,19 @@ def test_external_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (
             model([node("Relu", "x", "y", name="relu")], [value("x", 2**40, 2**40)]),
             "larger than any memory",
+        ),
+        (
+            model([node("Range", "a b c", "r"), node("Add", "x r")], [value("x", 2)],
+                  weights={"a": np.int64(0), "b": np.int64(10**10), "c": np.int64(1)}),
+            r"r \(Range\): it takes 10000000000 numbers that are known at import",
+        ),
+        (
+            model([node("DFT", "x")], [value("x", 1, 10**6, 1)]),
+            r"y \(DFT\): it takes 1000000x1000000 numbers",
+        ),
+        (
+            model([node("EyeLike", "x")], [value("x", 2**17, 2**17)]),
+            r"y \(EyeLike\): it takes 131072x131072 numbers",
         ),
         (
             model([node("NonZero", "x", name="where")], [value("x", 3)]),

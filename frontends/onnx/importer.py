@@ -6,6 +6,7 @@ arrays alone becomes an array again, so that shape arithmetic leaves no nodes.
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,8 +39,10 @@ Scope = ChainMap[str, Operand]
 # Results of more elements stay nodes of the graph: arithmetic on shapes is far smaller.
 _MOST_FOLDED = 1 << 16
 # Guards against files made to exhaust memory: functions that call functions, loops without end.
-_MOST_NODES = 200_000
+_MOST_NODES = 50_000
 _MOST_NESTED = 40
+# Numbers of an array that an operator makes at import: the matrix of a transform, a range.
+_MOST_MADE = 1 << 27
 # NumPy dtypes that tensors of the graph have.
 _HELD = frozenset(d.numpy for d in DType)
 
@@ -139,6 +142,8 @@ class Importer:
             raise (error if done else _located(where, error)) from None
         except RecursionError:
             raise OnnxError(f"{where}: nested too deep") from None
+        except MemoryError:
+            raise OnnxError(f"{where}: it takes more memory than there is") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise _located(where, OnnxError(f"its inputs do not fit: {error}")) from error
         finally:
@@ -269,6 +274,15 @@ class Importer:
         """
         if type.nbytes > MOST_BYTES or max(type.shape, default=0) >= 2**40:
             raise OnnxError(f"a result of {type} is larger than any memory")
+
+    def check_made(self, *extents: int) -> None:
+        """
+        Raises:
+            OnnxError: an array of these extents, which the import would make, is too large.
+        """
+        if math.prod(extents) > _MOST_MADE:
+            shape = "x".join(map(str, extents))
+            raise OnnxError(f"it takes {shape} numbers that are known at import, which is too much")
 
     def _folded(self, result: Operand | None) -> Operand | None:
         """The contents of a small result of known numbers."""

@@ -109,6 +109,7 @@ def _col2im(call: Call) -> Result:
     windows = Window(block, stride, padding, dilation).outputs(extents)
     channels = x.shape[1] // size
     dy = x.reshape((x.shape[0] * channels, size, *windows))
+    call.importer.check_made(size, size)
     places = np.eye(size).reshape((size, 1, *block))
     op = cv.ConvInputGradient(extents, stride, padding, dilation)
     y = apply(op, dy, call.constant(places, x.dtype))

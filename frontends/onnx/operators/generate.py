@@ -7,7 +7,7 @@ import numpy as np
 from ....compiler.errors import OnnxError
 from ....compiler.ops.indexing import own_indices
 from ....compiler.tensor import Tensor
-from ....compiler.types import DType, TensorType, normalize_axis
+from ....compiler.types import DType, normalize_axis
 from ..call import Call, Result, operator
 from ..proto import element_type, numpy_dtype
 
@@ -52,7 +52,7 @@ def _range(call: Call) -> Result:
         raise OnnxError("its delta is 0")
     count = max(int(np.ceil((limit - start) / step)), 0)
     dtype = np.asarray(start).dtype
-    call.importer.check_size(TensorType((count,), DType.of(dtype)))
+    call.importer.check_made(count)
     return np.asarray(start + np.arange(count, dtype=dtype) * step, dtype)
 
 
@@ -60,6 +60,7 @@ def _range(call: Call) -> Result:
 def _eye(call: Call) -> Result:
     rows, columns = call.shape()
     element = call.integer("dtype", element_type(call.dtype(0)))
+    call.importer.check_made(rows, columns)
     return np.eye(rows, columns, call.integer("k", 0), dtype=numpy_dtype(element))
 
 

@@ -79,6 +79,7 @@ def _tensor_scatter(call: Call) -> Result:
     axis = normalize_axis(call.integer("axis", -2), cache.rank)
     if axis == 0 or update.rank != cache.rank:
         raise OnnxError(f"{update.type} cannot be written into {cache.type} along axis {axis}")
+    call.importer.check_made(*update.shape)
     shape = tuple(update.shape[d] if d == axis else 1 for d in range(cache.rank))
     place = call.constant(np.arange(update.shape[axis]).reshape(shape), DType.INT64)
     if call.has(2):

@@ -12,6 +12,9 @@ from ....compiler.tensor import Tensor
 from ....compiler.types import Array, DType
 from ..call import Call, Result, operator
 
+# Comparisons with one place of a sequence at one distance.
+_MOST_COMPARED = 4096
+
 
 @operator("TfIdfVectorizer")
 def _tf_idf(call: Call) -> Result:
@@ -19,6 +22,9 @@ def _tf_idf(call: Call) -> Result:
         raise OnnxError("strings are not supported")
     x = call.x()
     indexes, mode = call.integers("ngram_indexes"), call.text("mode")
+    if not indexes or min(indexes) < 0:
+        raise OnnxError(f"its results cannot be at {indexes}")
+    call.importer.check_made(len(indexes), max(indexes) + 1)
     counted = [_counts(call, x, pool) for pool in _pools(call)]
     total = np.zeros((len(indexes), max(indexes) + 1))
     total[np.arange(len(indexes)), indexes] = 1.0
@@ -55,6 +61,10 @@ def _counts(call: Call, x: Tensor, pool: tuple[Array, slice]) -> tuple[Tensor, s
     sequences, rows = pool
     length = sequences.shape[1]
     skips = range(1 if length == 1 else call.integer("max_skip_count") + 1)
+    if min(len(skips), x.shape[-1]) * length > _MOST_COMPARED:
+        raise OnnxError(
+            f"its sequences of {length} with up to {len(skips) - 1} left out are too many"
+        )
     total = call.filled((*x.shape[:-1], len(sequences)), 0.0, DType.FLOAT32)
     for step in (s + 1 for s in skips):
         places = x.shape[-1] - (length - 1) * step

@@ -35,6 +35,7 @@ def _roi_align(call: Call) -> Result:
         low, high = corners[:, 1 - d], corners[:, 3 - d]
         size = high - low if half else (high - low).maximum(1.0)
         count = extents[d] * samples
+        call.importer.check_made(count)
         share = call.constant((np.arange(count) + 0.5) / count, x.dtype)
         axes.append(_between(low.unsqueeze(1) + size.unsqueeze(1) * share, n))
     images = apply(Take(0), x, numbers).flatten(2)
@@ -83,6 +84,7 @@ def _deform_conv(call: Call) -> Result:
     pads, groups = pads_of(call, 2), call.integer("offset_group", 1)
     n, (height, width) = x.shape[0], offset.shape[2:]
     moved = offset.reshape((n * groups, taps, 2, height, width))
+    call.importer.check_made(taps, height, width)
     axes = []
     for d, extent in enumerate(x.shape[2:]):
         # Row or column of each tap of each window, had it not been moved: (taps, H, W).

@@ -37,6 +37,7 @@ def _dft(call: Call) -> Result:
 def _transform(
     call: Call, x: Tensor, axis: int, length: int, inverse: bool, onesided: bool
 ) -> Tensor:
+    call.importer.check_made(length, length)
     x = _of_length(x, axis, length)
     real = x[..., 0].transpose(axis, -1)
     imaginary = x[..., 1].transpose(axis, -1) if x.shape[-1] == 2 else None
@@ -59,6 +60,7 @@ def _transform(
 def _real(call: Call, x: Tensor, axis: int, length: int) -> Tensor:
     """The signal (…, 1) whose spectrum begins with x: all but the ends of that stand for two."""
     count = length // 2 + 1
+    call.importer.check_made(count, length)
     x = _of_length(x, axis, count)
     k = np.arange(count)
     twice = np.where((k == 0) | (2 * k == length), 1.0, 2.0)[:, None] / length
@@ -82,6 +84,7 @@ def _stft(call: Call) -> Result:
     if step < 1 or not 1 <= length <= x.shape[1]:
         raise OnnxError(f"windows of {length} every {step} of {x.type} are not supported")
     frames = 1 + (x.shape[1] - length) // step
+    call.importer.check_made(frames, length)
     places = np.arange(frames)[:, None] * step + np.arange(length)
     taken = call.apply(Take(1), x, call.constant(places))
     if window is not None:
@@ -92,12 +95,15 @@ def _stft(call: Call) -> Result:
 @operator("MelWeightMatrix")
 def _mel_weight_matrix(call: Call) -> Result:
     """Triangles whose corners are equally far apart in mels, (frequencies, mels)."""
-    mels, length, rate, low, high = (call.known(i).reshape(-1)[0] for i in range(5))
+    mels, length, rate, low, high = (call.known(i).reshape(-1)[0].item() for i in range(5))
+    if min(mels, length, rate) < 1:
+        raise OnnxError(f"there are no {mels} mels of {length} numbers at a rate of {rate}")
+    call.importer.check_made(length, mels)
     ends = 2595.0 * np.log10(1.0 + np.array([low, high], np.float64) / 700.0)
-    step = (ends[1] - ends[0]) / (int(mels) + 2)
-    hertz = 700.0 * (10.0 ** ((np.arange(int(mels) + 2) * step + ends[0]) / 2595.0) - 1.0)
-    corners = ((int(length) + 1) * hertz // int(rate)).astype(int)
-    k = np.arange(int(length) // 2 + 1)[:, None]
+    step = (ends[1] - ends[0]) / (mels + 2)
+    hertz = 700.0 * (10.0 ** ((np.arange(mels + 2) * step + ends[0]) / 2595.0) - 1.0)
+    corners = ((length + 1) * hertz // rate).astype(int)
+    k = np.arange(length // 2 + 1)[:, None]
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
     rising = np.where(left == centre, 1.0, (k - left) / np.maximum(centre - left, 1))
     falling = np.where(k < right, (right - k) / np.maximum(right - centre, 1), 0.0)
