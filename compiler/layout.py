@@ -199,14 +199,16 @@ class _Layout:
         old = rewriter.old.inputs_of(node.name)
         sizes = [self._wanted(x, value) for x, value in zip(inputs, old, strict=True)]
         weight = node.types[0].shape
-        many = merged_groups(op, weight, self.target.lanes(inputs[0].dtype))
+        lanes = self.target.lanes(inputs[0].dtype)
+        apart = are_small_groups(op, weight, lanes) and sizes == [lanes, lanes]
+        many = 1 if apart else merged_groups(op, weight, lanes)
         depth, channels = many * weight[1], many * weight[0] // op.groups
         if max(sizes) == 1:
             return None
         if is_depthwise(op, weight):
             if sizes[0] != sizes[1]:
                 return None
-        elif depth % sizes[0] or channels % sizes[1]:
+        elif not apart and (depth % sizes[0] or channels % sizes[1]):
             return None
         operands = [self._blocked(x, b) for x, b in zip(inputs, sizes, strict=True)]
         whole = replace(op, groups=op.groups // many)

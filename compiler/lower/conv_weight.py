@@ -11,6 +11,8 @@ pixels read is copied first, dense and with zeros for the padding, unless it is 
 In a convolution of few channels a group the lanes of a vector belong to several groups, and the
 copy of x has for each lane what its group reads: `Form.spread`.
 
+Small groups have a family of their own (`grouped_weight.py`), where vectors hold whole ones.
+
 Where there are few results, pixels are split among tasks, by shape alone, and the sums of the
 parts are added in order.
 """
@@ -27,6 +29,7 @@ from ..loops import ir
 from ..loops.ir import Buffer, LoopKind, Space
 from .binding import Binding, Lowered
 from .depthwise_weight import depthwise_weight
+from .grouped_weight import lower_grouped_weight
 from .tile import Span, balanced, panels
 from .weight_form import Form
 from .weight_pixels import PixelBlock
@@ -38,6 +41,9 @@ from .window_copy import Reach
 def lower_conv_weight(graph: Graph, group: Group, target: Target) -> Lowered:
     """The kernel of the gradient by a weight, of plain or of blocked values, and its epilogue."""
     assert group.anchor is not None
+    grouped = lower_grouped_weight(graph, group, target)
+    if grouped is not None:
+        return grouped
     result = Value(group.anchor)
     flat = flat_shapes(graph, group, result)
     shared = operands_are_shared(graph, group, result)

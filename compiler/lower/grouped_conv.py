@@ -42,6 +42,11 @@ _EDGE = 0.01
 # Cycles that a tile costs beside its sum, and that an addition waits for the one before it.
 _TILE = 20
 _LATENCY = 4
+# Bytes of a cache line, bytes of an input that stay in the second-level cache, and how many rows
+# before they are needed columns of others are asked for.
+_LINE = 64
+_FAR = 512 * 1024
+_ROWS = 8
 # So many tasks keep all threads busy.
 _TASKS = 32
 
@@ -133,7 +138,28 @@ class Grouped(Depthwise):
             x = ir.Load(sums, (ir.index(i), lane))
             results += lanes(self.write(x, (*places, start + i), lane))
         products = ir.loop_nest(nest, guarded(checks, step))
-        return (ir.Alloc(sums), *lanes(tuple(clear)), *products, *results)
+        ahead = self.ask_ahead(tiles, column, periods, slides)
+        return (ir.Alloc(sums), *lanes(tuple(clear)), *ahead, *products, *results)
+
+    def ask_ahead(
+        self, tiles: Tiles, column: Expr, periods: Sequence[Expr], slides: Sequence[Slide]
+    ) -> ir.Block:
+        """Asks for the columns of x that a tile some rows on reads, perhaps in the next map."""
+        line, zero = self.form.axes[-1], ir.index(0)
+        if not slides or self.units[0] > 1:
+            return ()
+        *outer, row = [s.input_place(p, zero) for s, p in zip(slides, periods, strict=True)]
+        major, _ = self.channel(zero, zero, zero)
+        found: list[ir.Stmt] = []
+        for number in range(slides[-1].stride):
+            x = self.read((major, *outer, row + (_ROWS + number), column), zero)
+            if not isinstance(x, ir.Load) or x.buffer.nbytes < _FAR:
+                return ()
+            columns = tiles.length // line.period * line.stride
+            elements = _LINE // x.buffer.dtype.size
+            for first in range(0, columns * x.buffer.shape[-1], elements):
+                found.append(ir.Prefetch(x.buffer, (*x.index[:-1], ir.index(first))))
+        return tuple(found)
 
     def kernel_rows(
         self, periods: Sequence[Expr], slides: Sequence[Slide]

@@ -1,0 +1,150 @@
+"""Gradients by the weight of small groups: NumPy, the interpreter and machine code agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from kernels import host, run_kernel
+from oracles import check, graph_of
+
+from quern.compiler.errors import ShapeError
+from quern.compiler.llvm.target import Target
+from quern.compiler.loops.bounds import prove
+from quern.compiler.loops.independence import prove_race_free
+from quern.compiler.loops.ir import Kernel
+from quern.compiler.lower.lower import lower
+from quern.compiler.ops.base import apply
+from quern.compiler.ops.blocked import BlockedConvWeightGradient, blocked
+from quern.compiler.ops.conv import ConvWeightGradient
+from quern.compiler.ops.window import Window
+from quern.compiler.passes.partition import partition
+from quern.compiler.tensor import Tensor
+from quern.compiler.types import Array, Shape
+
+
+def numbers(shape: Shape, seed: int, dtype: Any = np.float32) -> Array:
+    return np.asarray(np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
+
+
+def square(kernel: int, stride: int = 1, padding: int = 0) -> Window:
+    return Window((kernel,) * 2, (stride,) * 2, ((padding,) * 2,) * 2, (1, 1))
+
+
+@dataclass(frozen=True)
+class Case:
+    """`groups` groups of `size` channels each."""
+
+    batch: int
+    size: int
+    groups: int
+    spatial: Shape
+    window: Window
+    block: int = 8
+
+    @property
+    def op(self) -> BlockedConvWeightGradient:
+        w = self.window
+        op = ConvWeightGradient(w.kernel, w.stride, w.padding, w.dilation, self.groups)
+        return BlockedConvWeightGradient(op)
+
+    def operands(self, dtype: Any = np.float32) -> list[Array]:
+        channels = self.size * self.groups
+        x = (self.batch, channels, *self.spatial)
+        dy = (self.batch, channels, *self.window.outputs(self.spatial))
+        return [blocked(numbers(s, i, dtype), self.block) for i, s in enumerate((x, dy))]
+
+    def check(self, dtype: Any = np.float32) -> None:
+        """With an update behind it in one kernel; the error grows with the root of the pixels."""
+        pixels = self.batch * math.prod(self.window.outputs(self.spatial))
+        bound = (1e-6 if dtype is np.float32 else 1e-14) * math.sqrt(pixels)
+        weight = numbers((self.size * self.groups, self.size, *self.window.kernel), 3, dtype)
+
+        def update(x: Tensor, dy: Tensor, w: Tensor) -> Tensor:
+            return w - 0.5 * apply(self.op, x, dy)
+
+        groups = check(update, *self.operands(dtype), weight, whole=False, rtol=0.0, atol=bound)
+        assert len(groups) == 1
+
+    def kernel(self, target: Target | None = None) -> Kernel:
+        graph, _ = graph_of(lambda x, dy: apply(self.op, x, dy), *self.operands())
+        (group,) = partition(graph)
+        return lower(graph, group, target or host()).kernel
+
+
+CASES = {
+    "3x3": Case(2, 4, 4, (9, 30), square(3, 1, 1)),
+    "3x3 of pairs": Case(1, 2, 8, (7, 9), square(3, 1, 1)),
+    "3x3 of eight": Case(2, 8, 3, (9, 30), square(3, 1, 1)),
+    "strided": Case(2, 4, 4, (11, 30), square(3, 2, 1)),
+    "strided, of eight": Case(1, 8, 2, (10, 21), square(3, 2, 1)),
+    "1x1": Case(2, 4, 4, (7, 9), square(1)),
+    "7x7": Case(1, 4, 4, (11, 20), square(7, 1, 3)),
+    "high": Case(1, 8, 2, (67, 5), square(3, 1, 1)),
+    "many samples": Case(35, 4, 4, (3, 4), square(3, 1, 1)),
+    "far rows": Case(2, 4, 4, (70, 130), square(3, 1, 1)),
+    "3-D": Case(1, 4, 4, (4, 5, 9), Window((3, 2, 3), (2, 1, 1), ((1, 1),) * 3, (1,) * 3)),
+    "small maps": Case(3, 4, 4, (2, 1), square(3, 1, 1)),
+    "1-D": Case(2, 4, 4, (30,), Window((3,), (1,), ((1, 1),), (1,))),
+    "no samples": Case(0, 4, 4, (6, 7), square(3, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_numpy(name: str) -> None:
+    CASES[name].check()
+
+
+def test_double_precision() -> None:
+    replace(CASES["3x3"], block=4).check(np.float64)
+
+
+def test_sums_of_a_row_of_the_kernel_are_in_registers() -> None:
+    avx2 = Target.named("avx2")
+    assert CASES["3x3"].kernel(avx2).note == "groups, 4x3 sums, channels"
+    assert CASES["3x3 of eight"].kernel(avx2).note == "groups, 4x3 sums, channels"
+    assert CASES["3x3 of pairs"].kernel(avx2).note == "groups, 2x3 sums, channels"
+
+
+@pytest.mark.parametrize("level", ["sse", "avx2", "avx512"])
+@pytest.mark.parametrize("name", ["3x3", "strided, of eight", "3-D", "many samples"])
+def test_tasks_stay_inside_and_apart(name: str, level: str) -> None:
+    kernel = CASES[name].kernel(Target.named(level))
+    prove(kernel)
+    prove_race_free(kernel)
+
+
+@st.composite
+def cases(draw: Any) -> Case:
+    rank = draw(st.integers(2, 3))
+
+    def each(low: int, high: int) -> Shape:
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    padding = tuple(zip(each(0, 3), each(0, 3), strict=True))
+    window = Window(each(1, 4), each(1, 3), padding, each(1, 3))
+    spatial = each(1, {2: 17, 3: 5}[rank])
+    try:
+        window.outputs(spatial)
+    except ShapeError:
+        assume(False)
+    size, groups = draw(st.sampled_from([(2, 8), (4, 4), (4, 6), (8, 3)]))
+    return Case(draw(st.integers(1, 3)), size, groups, spatial, window)
+
+
+@settings(max_examples=12)
+@given(cases())
+def test_any_geometry(case: Case) -> None:
+    case.check()
+
+
+def test_the_same_bits_on_any_number_of_threads() -> None:
+    case = CASES["many samples"]
+    kernel = case.kernel()
+    results = [run_kernel(kernel, [*case.operands(), None], pieces=n)[-1] for n in (1, 5)]
+    np.testing.assert_array_equal(*results)
