@@ -7,7 +7,7 @@ behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from .graph import Graph, Node, Value, merge_origins
@@ -81,16 +81,17 @@ class Rewriter:
 Rule = Callable[[Rewriter, Node], Sequence[Tensor] | None]
 
 
-def rewrite(graph: Graph, rule: Rule | None = None) -> Graph:
+def rewrite(graph: Graph, rule: Rule | None = None, keep: Collection[str] = ()) -> Graph:
     """A copy of the live part of a graph, with nodes replaced by `rule`. Inputs always stay.
 
     Arguments:
         graph: stays as it is.
         rule: gets the rewriter and the old node; returns the replacement's outputs, or None.
+        keep: leaves that stay, too, though nothing reads them.
     """
     rewriter = Rewriter(graph, Graph(graph.name))
     live = graph.live()
     for node in graph.nodes():
-        if node.name in live or isinstance(node.op, Input):
+        if node.name in live or node.name in keep or isinstance(node.op, Input):
             rewriter.copy(node, rule)
     return rewriter.finish()

@@ -57,12 +57,10 @@ def hoist(graph: Graph) -> Prepared:
                 for v, t in zip(graph.outputs_of(node.name), node.types, strict=True)
             ]
 
-    main = rewrite(rewrite(graph, rule))  # once more, without what only the preparation needs
     part = _needed(preparation)
-    for node in part.leaves(State):
-        if node.name not in main:  # a run does not read it, but what is prepared follows from it
-            main.add_node(node, ())
-            main.data |= {n: a for n, a in part.data.items() if n == node.name}
+    # Once more, without what only the preparation needs; but states stay that it follows from.
+    main = rewrite(rewrite(graph, rule), keep={node.name for node in part.leaves(State)})
+    part.outputs = {name: value for name, value in part.outputs.items() if name in main}
     return Prepared(main, part)
 
 
