@@ -117,6 +117,25 @@ def test_a_trunk_is_taken_over_and_frozen() -> None:
     assert all(p.requires_grad for p in target.regression.parameters())
 
 
+def test_a_network_is_tuned_on_the_trunk_of_another() -> None:
+    source, target = small(), small()
+    taken = transplant(target, source.state_dict(), prefix="0.") + transplant(
+        target, source.state_dict(), prefix="2."
+    )
+    assert sorted(taken) == ["0.bias", "0.weight", "2.bias", "2.weight"]
+    freeze(target, "0")
+    before = {name: p.data.copy() for name, p in target.named_parameters()}
+    rng = np.random.default_rng(4)
+    x, labels = rng.standard_normal((8, 3, 8, 8), np.float32), rng.integers(0, 5, 8)
+    trainer = qn.Trainer(target, loss="cross_entropy", optimizer=qn.optim.SGD(0.05))
+    losses = [trainer.step(x, labels)["loss"] for _ in range(20)]
+    assert losses[-1] < 0.5 * losses[0]
+    moved = {n for n, p in target.named_parameters() if not np.array_equal(p.data, before[n])}
+    assert {"2.weight", "3.weight", "6.weight", "6.bias"} <= moved
+    assert not moved & {"0.weight", "0.bias"}
+    np.testing.assert_array_equal(target[0].weight.data, source[0].weight.data)
+
+
 def test_mistakes_are_told() -> None:
     graph = qn.trace(ResNet((1, 1, 1, 1), num_classes=4).eval(), qn.spec(1, 3, 32, 32))
     with pytest.raises(UsageError, match="has no layer 'layer5'"):
