@@ -1,12 +1,13 @@
-"""LSTM networks, inference and training steps: this project, PyTorch and ONNX Runtime.
+"""Recurrent networks, inference and training steps: this project, PyTorch and ONNX Runtime.
 
     python benchmarks/recurrent.py [--cases 50,32,128,256,2 …] [--threads 1 2] [--rounds 5]
                                    [--only inference] [--json FILE]
 
-A case is steps, batch, features, hidden units, layers; one step stands for generation, with the
-states going in and out. All runtimes have the same weights, sequences and states. A training step
-is forward, backward and SGD on the mean square of the outputs; ONNX Runtime does not train. ONNX
-Runtime is given a file of LSTM nodes, which are its fused operator.
+A case is steps, batch, features, hidden units, layers of an LSTM, or of the cell before them, as in
+GRU:50,1,128,256,1; one step stands for generation, with the states going in and out. All runtimes
+have the same weights, sequences and states. A training step is forward, backward and SGD on the
+mean square of the outputs; ONNX Runtime does not train. It is given a file of LSTM, GRU or RNN
+nodes, which are its fused operators.
 
 Before anything is timed, outputs are compared; of a training step the losses of two steps, and
 what the first one did to every parameter.
@@ -15,7 +16,7 @@ what the first one did to every parameter.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,19 +50,28 @@ class Case:
     features: int
     hidden: int
     layers: int
+    cell: str = "LSTM"
 
     @staticmethod
     def of(text: str) -> Case:
-        """From five numbers with commas between them."""
-        return Case(*map(int, text.split(",")))
+        """From five numbers with commas between them, perhaps with the cell before them."""
+        cell, _, numbers = text.rpartition(":")
+        return Case(*map(int, numbers.split(",")), cell=cell or "LSTM")
+
+    @property
+    def states(self) -> str:
+        """A letter for each state."""
+        return "hc" if self.cell == "LSTM" else "h"
 
     def __str__(self) -> str:
-        return f"T{self.steps} B{self.batch} I{self.features} H{self.hidden} L{self.layers}"
+        sizes = f"T{self.steps} B{self.batch} I{self.features} H{self.hidden} L{self.layers}"
+        return f"{self.cell} {sizes}"
 
     def weights(self) -> dict[str, Array]:
         """By PyTorch's names."""
         rng = np.random.default_rng(0)
-        state = nn.LSTM(self.features, self.hidden, self.layers).state_dict()
+        module = getattr(nn, self.cell)(self.features, self.hidden, self.layers)
+        state = module.state_dict()
         size = self.hidden**-0.5
         return {k: rng.uniform(-size, size, a.shape).astype(np.float32) for k, a in state.items()}
 
@@ -70,7 +80,7 @@ class Case:
         rng = np.random.default_rng(1)
         state = (self.layers, self.batch, self.hidden)
         shapes = {"x": (self.steps, self.batch, self.features)}
-        shapes |= {"h": state, "c": state} if self.generates else {}
+        shapes |= dict.fromkeys(self.states, state) if self.generates else {}
         return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
     @property
@@ -78,9 +88,11 @@ class Case:
         return self.steps == 1
 
 
-def own_module(case: Case) -> nn.LSTM:
+def own_module(case: Case) -> nn.RNN | nn.LSTM | nn.GRU:
     """Our network."""
-    module = nn.LSTM(case.features, case.hidden, case.layers)
+    module: nn.RNN | nn.LSTM | nn.GRU = getattr(nn, case.cell)(
+        case.features, case.hidden, case.layers
+    )
     module.load_state_dict(case.weights())
     return module
 
@@ -90,7 +102,7 @@ def torch_module(case: Case, threads: int) -> Any:
     import torch
 
     torch.set_num_threads(threads)
-    module = torch.nn.LSTM(case.features, case.hidden, case.layers)
+    module = getattr(torch.nn, case.cell)(case.features, case.hidden, case.layers)
     module.load_state_dict({k: torch.from_numpy(a) for k, a in case.weights().items()})
     return module
 
@@ -105,8 +117,8 @@ class Quern:
         module, self.feeds = own_module(case).eval(), case.feeds()
 
         def forward(x: Tensor, *states: Tensor) -> dict[str, Tensor]:
-            y, (h, c) = module(x, states or None)
-            return {"y": y, "h": h, "c": c} if states else {"y": y}
+            y, ends = module(x, given(states))
+            return {"y": y} | (named(case, ends) if states else {})
 
         specs = [qn.spec(a) for a in self.feeds.values()]
         self._run = qn.compile(forward, *specs, threads=threads)
@@ -125,16 +137,27 @@ class Torch:
         import torch
 
         self._torch, self._module = torch, torch_module(case, threads).eval()
+        self._case = case
         self._x, *self._states = (torch.from_numpy(a) for a in case.feeds().values())
 
     def outputs(self) -> Mapping[str, Array]:
-        y, (h, c) = self.step()
-        found = {"y": y, "h": h, "c": c} if self._states else {"y": y}
+        y, ends = self.step()
+        found = {"y": y} | (named(self._case, ends) if self._states else {})
         return {name: t.numpy() for name, t in found.items()}
 
     def step(self) -> Any:
         with self._torch.inference_mode():
-            return self._module(self._x, tuple(self._states) or None)
+            return self._module(self._x, given(self._states))
+
+
+def given(states: Sequence[Any]) -> Any:
+    """Initial states as modules take them."""
+    return (states[0] if len(states) == 1 else tuple(states)) if states else None
+
+
+def named(case: Case, ends: Any) -> dict[str, Any]:
+    """Final states by their letters."""
+    return dict(zip(case.states, ends if len(case.states) > 1 else (ends,), strict=True))
 
 
 class OnnxRuntime:
@@ -145,7 +168,7 @@ class OnnxRuntime:
 
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        model = lstm_file(case)
+        model = onnx_file(case)
         providers = ["CPUExecutionProvider"]
         self._session = ort.InferenceSession(model, options, providers=providers)
         self._feeds = case.feeds()
@@ -158,24 +181,27 @@ class OnnxRuntime:
         return self._session.run(None, self._feeds)
 
 
-def lstm_file(case: Case) -> bytes:
-    """An ONNX file with one LSTM node for each layer."""
+def onnx_file(case: Case) -> bytes:
+    """An ONNX file with one node for each layer."""
     from onnx import TensorProto, helper, numpy_helper
 
     nodes, constants = [], [numpy_helper.from_array(np.array([1]), "axis")]
-    weights, value, ends = case.weights(), "x", ([], [])
+    weights, value, ends = case.weights(), "x", [[] for _ in case.states]
+    fixed = {"linear_before_reset": 1} if case.cell == "GRU" else {}
     for i in range(case.layers):
         parts = {
-            "W": _gates(weights[f"weight_ih_l{i}"])[None],
-            "R": _gates(weights[f"weight_hh_l{i}"])[None],
-            "B": np.concatenate([_gates(weights[f"bias_{k}_l{i}"]) for k in ("ih", "hh")])[None],
+            "W": _gates(case, weights[f"weight_ih_l{i}"])[None],
+            "R": _gates(case, weights[f"weight_hh_l{i}"])[None],
+            "B": np.concatenate([_gates(case, weights[f"bias_{k}_l{i}"]) for k in ("ih", "hh")])[
+                None
+            ],
         }
         constants += [numpy_helper.from_array(a, f"{k}{i}") for k, a in parts.items()]
         reads = [value, *(f"{k}{i}" for k in parts)]
         if case.generates:
-            reads += ["", f"h{i}", f"c{i}"]
-        writes = [f"Y{i}", f"H{i}", f"C{i}"]
-        nodes.append(helper.make_node("LSTM", reads, writes, hidden_size=case.hidden))
+            reads += ["", *(f"{state}{i}" for state in case.states)]
+        writes = [f"Y{i}", *(f"{state.upper()}{i}" for state in case.states)]
+        nodes.append(helper.make_node(case.cell, reads, writes, hidden_size=case.hidden, **fixed))
         value = "y" if i == case.layers - 1 else f"y{i}"
         nodes.append(helper.make_node("Squeeze", [f"Y{i}", "axis"], [value]))
         for end, name in zip(ends, writes[1:], strict=True):
@@ -183,7 +209,7 @@ def lstm_file(case: Case) -> bytes:
     outputs = {"y": (case.steps, case.batch, case.hidden)}
     if case.generates:
         state = (case.layers, case.batch, case.hidden)
-        for name, end in zip("hc", ends, strict=True):
+        for name, end in zip(case.states, ends, strict=True):
             parts_of = [f"{name}{i}" for i in range(case.layers)]
             nodes.insert(
                 0, helper.make_node("Split", [name], parts_of, axis=0, num_outputs=len(parts_of))
@@ -195,15 +221,16 @@ def lstm_file(case: Case) -> bytes:
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in named.items()]
         for named in (inputs, outputs)
     ]
-    graph = helper.make_graph(nodes, "lstm", *values, constants)
+    graph = helper.make_graph(nodes, case.cell, *values, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     return model.SerializeToString()
 
 
-def _gates(weight: Array) -> Array:
-    """PyTorch's order of gates (input, forget, cell, output) as ONNX's (i, o, f, c)."""
-    i, f, g, o = np.split(weight, 4)
-    return np.concatenate([i, o, f, g])
+def _gates(case: Case, weight: Array) -> Array:
+    """Gates in ONNX's order: (i, o, f, c) for PyTorch's (i, f, g, o), (z, r, h) for (r, z, n)."""
+    order = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}[case.cell]
+    parts = np.split(weight, len(order))
+    return np.concatenate([parts[i] for i in order])
 
 
 # -- training -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from ..compiler.types import Array, Shape, TensorType
 from .image import Image, StoredGraph
 from .memory import Memory, memory_of
 from .program import Loop, Program, SlotKind, Walk
-from .threads import BARRIER, PARALLEL, get_runner
+from .threads import BARRIER, PARALLEL, address, get_runner
 
 if TYPE_CHECKING:
     from ..compiler.graph import Graph
@@ -462,11 +462,6 @@ def _rows(program: Program) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
         iterations.append(np.repeat(np.arange(loop.count), len(steps)))
         done = loop.end
     return np.concatenate(numbers).astype(np.int64), np.concatenate(iterations)
-
-
-def address(array: Array) -> int:
-    """Where an array's first element is."""
-    return int(array.__array_interface__["data"][0])
 
 
 def aligned_empty(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

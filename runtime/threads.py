@@ -18,6 +18,7 @@ import ctypes
 import os
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,8 +95,8 @@ class Runner:
         _check_program(steps, timestamps)
         # Where each thread is. The run's own, so that another program can run during a pause.
         positions = (ctypes.c_int64 * self.threads)()
-        stamps = 0 if timestamps is None else _address(timestamps)
-        program = _address(steps), len(steps), ctypes.addressof(positions), stamps
+        stamps = 0 if timestamps is None else address(timestamps)
+        program = address(steps), len(steps), ctypes.addressof(positions), stamps
         with self._lock:
             while True:
                 team = self._team
@@ -179,8 +180,12 @@ def _check_program(steps: NDArray[np.int64], timestamps: NDArray[np.int64] | Non
         raise ValueError("timestamps is not a writeable C-contiguous array")
 
 
-def _address(array: NDArray[np.int64]) -> int:
-    return int(array.__array_interface__["data"][0])
+def address(array: Any) -> int:
+    """Where an array's first element is."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError):  # not writeable, or empty: another way, which takes longer
+        return int(array.__array_interface__["data"][0])
 
 
 class _Team:
@@ -191,8 +196,8 @@ class _Team:
         self.started = False
         # Aligned by hand: threads must not write to each other's cache lines.
         memory = np.zeros((POOL_BYTES + (threads + 1) * LINE) // _WORD, np.int64)
-        self.address = -(-_address(memory) // LINE) * LINE
-        self._words = memory[(self.address - _address(memory)) // _WORD :]
+        self.address = -(-address(memory) // LINE) * LINE
+        self._words = memory[(self.address - address(memory)) // _WORD :]
         self._words[FIELD_THREADS] = threads
         # A wait spins for some 30 µs, but not where the awaited thread may need this very core.
         self._words[FIELD_PAUSES] = 1000 if threads <= usable_cpus() else 16
