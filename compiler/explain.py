@@ -14,7 +14,7 @@ from .loops.ir import Kernel
 from .loops.printer import print_kernel
 from .lower.lower import lower
 from .ops.leaf import Leaf
-from .ops.movement import Reshape
+from .ops.movement import Concat, Reshape, Slice
 from .placed import Placed, Repeat
 from .printer import print_group
 from .report import Report
@@ -140,4 +140,6 @@ def _absence(name: str, main: Graph, nodes: set[str], is_ahead: bool) -> str:
         return f"{name} is in no kernel: what it gives is computed once, when the network is loaded"
     if nodes and all(isinstance(main.node(n).op, Reshape) for n in nodes):
         return f"{name} is in no kernel: it only gives memory another shape"
+    if nodes and all(isinstance(main.node(n).op, Concat | Slice | Reshape) for n in nodes):
+        return f"{name} is in no kernel: it copies nothing, as parts lie where the whole has them"
     return f"{name} is in no kernel: nothing that is left after all passes depends on it"

@@ -20,6 +20,7 @@ from test_layout import Net, in_blocks, networks
 from quern.compiler.driver import Options, compile_graph
 from quern.compiler.errors import CompileError
 from quern.compiler.evaluate import evaluate
+from quern.compiler.explain import explain
 from quern.compiler.graph import Graph, Value
 from quern.compiler.group import Group
 from quern.compiler.lower.binding import Binding
@@ -320,3 +321,10 @@ def test_random_networks_of_concatenations_and_slices(data: st.DataObject) -> No
         graph, feeds = trained(lambda x: network(x)[-1], 1, numbers(2, 8, 6, 5))
     check(planned(graph))
     same_everywhere(graph, feeds)
+
+
+def test_explain_says_that_nothing_is_copied() -> None:
+    graph, _ = graph_of(lambda x: cut(concat(cut(x), cut(x.exp()))), numbers(4, 32))
+    assert explain(graph, "concat").verdict == (
+        "concat is in no kernel: it copies nothing, as parts lie where the whole has them"
+    )
