@@ -1,0 +1,33 @@
+"""Losses. Names, arguments and meaning are PyTorch's unless said otherwise.
+
+Prediction and target have the same shape: a loss does not broadcast them against each other,
+because (N, 1) against (N,) is a mistake that trains.
+"""
+
+from __future__ import annotations
+
+from .base import Loss, Reduction, check_same_shape
+from .classes import CrossEntropy, MultiMargin, NLLLoss
+from .cosine import CosineEmbeddingLoss, CosineSimilarity
+from .distance import L1, HalfSquaredError, HingeLoss, Huber, MeanSquaredError, SmoothL1
+from .entropy import BinaryCrossEntropy, BinaryCrossEntropyWithLogits, KLDivergence
+
+__all__ = [
+    "L1",
+    "BinaryCrossEntropy",
+    "BinaryCrossEntropyWithLogits",
+    "CosineEmbeddingLoss",
+    "CosineSimilarity",
+    "CrossEntropy",
+    "HalfSquaredError",
+    "HingeLoss",
+    "Huber",
+    "KLDivergence",
+    "Loss",
+    "MeanSquaredError",
+    "MultiMargin",
+    "NLLLoss",
+    "Reduction",
+    "SmoothL1",
+    "check_same_shape",
+]
