@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from quern.compiler.errors import OnnxError, QuernError
 from quern.compiler.graph import Graph
 from quern.compiler.ops.conv import Conv
 from quern.compiler.ops.leaf import Buffer, Constant, Input, Parameter
+from quern.frontends.onnx.call import OPERATORS
 
 onnx = pytest.importorskip("onnx")
 helper = onnx.helper
@@ -438,6 +440,38 @@ def test_damaged_files_are_a_clear_error_or_a_network(
     path.write_bytes(WHOLE[:at] + bytes_ + (b"" if cut else WHOLE[at + len(bytes_) :]))
     with suppress(QuernError):
         qn.from_onnx(path).verify()
+
+
+EXTREMES = (0, 1, -1, 3, 255, 1 << 31, -(1 << 31), 1 << 40, 1 << 62)
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_whatever_a_file_says_is_a_clear_error_or_a_network(chance: Random) -> None:
+    """Well-formed files that make no sense: other operators, inputs, numbers, types, versions."""
+    net = small_network()
+    for _ in range(chance.randint(1, 3)):
+        nodes = net.graph.node
+        damaged = chance.choice(nodes)
+        known = [name for n in nodes for name in (*n.input, *n.output)]
+        kind = chance.randrange(6)
+        if kind == 0:
+            damaged.op_type = chance.choice(sorted(name for _, name in OPERATORS))
+        elif kind == 1:
+            damaged.input[chance.randrange(len(damaged.input))] = chance.choice(known)
+        elif kind == 2 and damaged.attribute:
+            attribute = chance.choice(damaged.attribute)
+            attribute.i = chance.choice(EXTREMES)
+            attribute.ints.append(chance.choice(EXTREMES))
+        elif kind == 3:
+            tensor = chance.choice(net.graph.initializer)
+            tensor.dims.append(chance.choice(EXTREMES))
+        elif kind == 4:
+            chance.choice(net.graph.initializer).data_type = chance.randrange(25)
+        else:
+            net.opset_import[0].version = chance.randrange(30)
+    with suppress(OnnxError):
+        qn.from_onnx(net).verify()
 
 
 def test_the_message_when_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

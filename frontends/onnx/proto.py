@@ -96,6 +96,8 @@ def numpy_dtype(element: int) -> np.dtype[Any]:
         dtype: np.dtype[Any] = onnx_package().helper.tensor_dtype_to_np_dtype(element)
     except (KeyError, TypeError, ValueError):
         raise OnnxError(f"values of {dtype_name(element)} are not supported") from None
+    if dtype.kind == "c":
+        raise OnnxError(f"values of {dtype_name(element)} are not supported")
     return dtype
 
 
