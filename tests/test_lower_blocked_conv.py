@@ -11,15 +11,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kernels import host, run_kernel
-from oracles import check, graph_of
+from oracles import check, check_interpreted, graph_of
 
 from quern.compiler.driver import Options, compile_graph
 from quern.compiler.errors import ShapeError
-from quern.compiler.evaluate import evaluate
 from quern.compiler.llvm.target import Target
-from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.independence import prove_race_free
-from quern.compiler.loops.interpreter import interpret
 from quern.compiler.lower.lower import lower
 from quern.compiler.ops.base import apply, apply_all
 from quern.compiler.ops.blocked import BlockedConv, blocked, blocked_shape
@@ -263,21 +260,7 @@ def test_other_targets(name: str) -> None:
     for case in (CASES["uneven"], CASES["depthwise"], CASES["1x1"]):
         function, arrays = case.network(*case.forward())
         graph, feeds = graph_of(function, *arrays)
-        expected = evaluate(graph, feeds).values
-        for group in partition(graph):
-            lowered = lower(graph, group, Target.named(name))
-            prove(lowered.kernel)
-            found = [
-                np.array(expected[v]).reshape(b.shape)
-                for v, b in zip(lowered.arguments, lowered.kernel.parameters, strict=True)
-            ]
-            for value, array in zip(lowered.arguments, found, strict=True):
-                if value in group.outputs:
-                    array[...] = np.nan
-            interpret(lowered.kernel, found)
-            for value, array in zip(lowered.arguments, found, strict=True):
-                whole = array.reshape(expected[value].shape)
-                np.testing.assert_allclose(whole, expected[value], rtol=1e-4, atol=1e-4)
+        check_interpreted(graph, feeds, Target.named(name), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

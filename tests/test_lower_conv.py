@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from kernels import host, run_kernel
-from oracles import check, graph_of
+from oracles import check, check_interpreted, graph_of
 
 from quern.compiler.errors import ShapeError
 from quern.compiler.evaluate import evaluate
@@ -19,7 +19,6 @@ from quern.compiler.joining import fits_stack
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.independence import prove_race_free
-from quern.compiler.loops.interpreter import interpret
 from quern.compiler.lower.lower import lower
 from quern.compiler.ops.base import apply, apply_all
 from quern.compiler.ops.conv import Conv, ConvInputGradient, ConvWeightGradient
@@ -158,21 +157,7 @@ def test_other_targets(name: str) -> None:
     """Their kernels, interpreted: the machine at hand may not be able to run them."""
     for case in (CASES["uneven"], CASES["depthwise, stride 2"]):
         graph, feeds = graph_of(case.all_three, *case.arrays())
-        expected = evaluate(graph, feeds).values
-        for group in partition(graph):
-            lowered = lower(graph, group, Target.named(name))
-            prove(lowered.kernel)
-            arrays = [
-                np.array(expected[v]).reshape(b.shape)
-                for v, b in zip(lowered.arguments, lowered.kernel.parameters, strict=True)
-            ]
-            for value, array in zip(lowered.arguments, arrays, strict=True):
-                if value in group.outputs:
-                    array[...] = np.nan
-            interpret(lowered.kernel, arrays)
-            for value, array in zip(lowered.arguments, arrays, strict=True):
-                wanted = expected[value].reshape(array.shape)
-                np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-4)
+        check_interpreted(graph, feeds, Target.named(name), rtol=1e-4, atol=1e-4)
 
 
 def test_infinities_and_nans_stay_where_they_belong() -> None:
