@@ -11,7 +11,7 @@ from quern.compiler.loops.ir import Prefetch, walk
 from quern.compiler.lower.lower import lower
 from quern.compiler.ops.base import apply
 from quern.compiler.ops.blocked import BlockedConv
-from quern.compiler.ops.conv import Conv
+from quern.compiler.ops.conv import Conv, ConvInputGradient
 from quern.compiler.passes.partition import partition
 from quern.compiler.types import DType, TensorType
 
@@ -49,3 +49,14 @@ def test_what_is_asked_for_may_lie_outside() -> None:
     x = rng.standard_normal((1, 64, 20, 20, 8)).astype(np.float32)
     (packed,) = op.packing(16).evaluate(w)
     check(lambda a, b: apply(op, a, b), x, packed, whole=False, rtol=1e-4, atol=1e-4)
+
+
+def test_results_that_no_tap_reaches_ask_for_nothing() -> None:
+    """A transpose of stride 2 by 1x1 has zeros between its results."""
+    op = BlockedConv(ConvInputGradient((104, 104), (2, 2), ((0, 0),) * 2, (1, 1)), (64, 8, 1, 1), 8)
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((64, 8, 1, 1)).astype(np.float32)
+    dy = rng.standard_normal((1, 8, 52, 52, 8)).astype(np.float32)
+    assert dy.nbytes > 1 << 19
+    (packed,) = op.packing(8).evaluate(w)
+    check(lambda a, b: apply(op, a, b), dy, packed, whole=False, rtol=1e-4, atol=1e-4)

@@ -89,6 +89,8 @@ def _input(tasks: Tasks, tile: Block, panel: Expr, place: Place) -> ir.Block:
     lines = -(-pixels * source.shape[-1] * source.dtype.size // _LINE)
     slots = tiles * tasks.cut.panels
     share = min(-(-lines // slots), _MOST)
+    if not share:  # results that no tap reaches
+        return ()
     slot = ir.minimum(panel * tiles + number, -(-lines // share) - 1)
     major = tasks.origin[conv.group] * conv.depth.extent + tasks.first_unit + place[conv.depth]
     starts = [
