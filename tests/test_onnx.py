@@ -382,6 +382,10 @@ def test_external_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             r"y \(EyeLike\): it takes 131072x131072 numbers",
         ),
         (
+            model([node("Scan", "x", body="no graph", num_scan_inputs=1)], [value("x", 2)]),
+            r"y \(Scan\): the attribute body is no graph",
+        ),
+        (
             model([node("NonZero", "x", name="where")], [value("x", 3)]),
             r"where \(NonZero\): .* depends on the data of x",
         ),

@@ -12,7 +12,7 @@ from ...compiler.errors import OnnxError
 from ...compiler.ops.base import Op, apply
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array, DType, TensorType
-from .proto import GraphProto
+from .proto import GraphProto, onnx_package
 
 if TYPE_CHECKING:
     from .importer import Importer
@@ -152,7 +152,10 @@ class Call:
         """An attribute that is a graph."""
         if name not in self.attributes:
             raise OnnxError(f"the attribute {name} is missing")
-        return self.attributes[name]
+        value = self.attributes[name]
+        if not isinstance(value, onnx_package().GraphProto):
+            raise OnnxError(f"the attribute {name} is no graph")
+        return value
 
     def given(self, name: str, i: int) -> tuple[int, ...] | None:
         """Integers: an attribute in older operator sets, input `i` in newer ones."""
