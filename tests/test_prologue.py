@@ -11,7 +11,6 @@ from oracles import check_kernels
 from test_layout import Net, in_blocks
 
 from quern.compiler.graph import Graph
-from quern.compiler.lower import blocked_task
 from quern.compiler.ops.base import apply
 from quern.compiler.ops.blocked import BlockedConv
 from quern.compiler.ops.movement import Concat
@@ -93,10 +92,3 @@ def test_a_depthwise_convolution_behind_it_has_a_kernel_of_its_own() -> None:
     net = Net()
     y = net.conv(normalized(net, together(net, net.input(2, 8, 6, 5))), 24, 1)
     checked(net, net.conv(y, 24, groups=24))
-
-
-def test_inputs_that_come_from_far_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocked_task, "_FAR", 0)
-    net = Net()
-    x = net.conv(net.input(2, 8, 9, 5), 16)
-    checked(net, net.conv(x.relu(), 24, 1).relu())

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from .blocked_conv import BlockedGather
     from .gather import Part
 
-# Bytes of an input that do not stay in the third-level cache.
-_FAR = 32 * 1024 * 1024
-
 
 def divided(channel: Expr, block: int) -> tuple[Expr, Expr]:
     """The block a channel is in, and its place there."""
@@ -156,16 +153,8 @@ class Tasks:
 
     @cached_property
     def is_copied(self) -> bool:
-        """Whether tasks copy what they read: it is padded, computed on the way, or comes from far.
-
-        Tiles read a few pixels of many blocks of channels, which come from memory one by one; a
-        copy reads long rows ahead of them.
-        """
-        source, binding = self.conv.source, self.conv.binding
-        if self.is_padded or self.conv.is_computed:
-            return True
-        far = binding.graph.type_of(source).nbytes >= _FAR
-        return far and self.conv.flat and not self.joins_batch
+        """Whether tasks copy what they read: it is padded, or computed on the way."""
+        return self.is_padded or self.conv.is_computed
 
     @cached_property
     def joins_batch(self) -> bool:
