@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -53,8 +54,15 @@ def assert_close(
         assert error <= share * largest, f"{key}: {error} of {largest}"
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Does not outlive the test: the files of all networks are tens of gigabytes."""
+    with TemporaryDirectory() as name:
+        yield Path(name)
+
+
 @every_network
-def test_it_runs_and_makes_round_trips(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_it_runs_and_makes_round_trips(name: str, folder: Path, rng: np.random.Generator) -> None:
     graph = qn.trace(network_of(name, rng).eval(), qn.spec(*small_input(name)))
     feeds = feeds_of(graph, rng)
     most = 0.9 if name in SWITCHED else 1.0
@@ -66,11 +74,11 @@ def test_it_runs_and_makes_round_trips(name: str, tmp_path: Path, rng: np.random
     for key, y in expected.items():
         assert np.abs(mirrored[key] - y).max() > 1e-3 * y.std() > 0, key
 
-    again = qn.load(executable.save(tmp_path / "net.qn")).run(feeds)
+    again = qn.load(executable.save(folder / "net.qn")).run(feeds)
     for key, y in found.items():
         np.testing.assert_array_equal(again[key], y, err_msg=key)
 
-    path = qn.to_onnx(executable, tmp_path / "net.onnx")
+    path = qn.to_onnx(executable, folder / "net.onnx")
     assert_close(qn.compile(path).run(feeds), expected, 1e-4, most)
     assert_close(run_by_onnxruntime(path, feeds), expected, 1e-4, most)
 
