@@ -3,6 +3,11 @@
 Written by hand as LLVM IR, since it must not touch Python between two kernels. `threads.py` owns
 the memory this code works on, starts the worker threads, and decides when to call what.
 
+How a team shares a step. Each thread has its share of a parallel step's extent, which it claims
+piece by piece, the first half at once, then less and less; whoever has done all of its own claims
+pieces of the others' shares. So a thread that is slow, or not running, holds nobody up by more than
+the piece it is in, and a thread mostly comes back to the memory that it wrote the step before.
+
 How a team keeps step. Thread 0 is the caller; the others are workers. Every native run draws a
 range of *tickets*, greater than all tickets before: `start + i` stands for "about to do step i",
 and `start + count` for "has left the run". Words that threads wait for only ever grow through
@@ -20,7 +25,9 @@ Pausing. When a run has taken longer than its budget, thread 0 sets `stop` to th
 ticket. Every thread leaves before its next step and writes down which one that is (`positions`),
 and the native call returns, with no thread inside any kernel. A later call with the same
 positions continues exactly there, with no step left out or done twice; thread 0 then releases all
-tickets before its own position, since it has already met every thread there.
+tickets before its own position, since it has already met every thread there. Who has left a
+parallel step behind has seen it claimed to the end, and all that was claimed is done when a run
+pauses: parallel steps before the last position of any thread are not done again.
 """
 
 from __future__ import annotations
@@ -64,14 +71,16 @@ _RUNNER = r"""
   i64,                 ; 7 last: greatest ticket drawn
   i64,                 ; 8 pauses: how often a wait spins before it yields
   i64,                 ; 9 started: whether the workers exist
-  [6 x i64],
-  i64, [15 x i64],     ; 11 sleepers: threads that sleep, or are about to
-  [16 x i64],          ; 13 mutex
-  [16 x i64]           ; 14 condition
+  i64,                 ; 10 done: parallel steps before this one were done before a pause
+  [5 x i64],
+  i64, [15 x i64],     ; 12 sleepers: threads that sleep, or are about to
+  [16 x i64],          ; 14 mutex
+  [16 x i64]           ; 15 condition
 }
 
-; A worker's line: arrived (ticket), the thread's number, its pool.
-%Worker = type { i64, i64, ptr, [13 x i64] }
+; A thread's line: arrived (ticket), the thread's number, its pool, and what is claimed of its
+; share: 8 * ticket + pieces.
+%Worker = type { i64, i64, ptr, i64, [12 x i64] }
 
 declare i32 @clock_gettime(i32, ptr)
 declare i32 @sched_yield()
@@ -126,9 +135,9 @@ yield.more:
 sleep:
   ; The sleeper announces itself, then looks at the word; `publish` writes the word, then looks for
   ; sleepers. Both in sequentially consistent order, so one of the two always sees the other.
-  %sleepers = getelementptr %Pool, ptr %pool, i64 0, i32 11
-  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 13
-  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 14
+  %sleepers = getelementptr %Pool, ptr %pool, i64 0, i32 12
+  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 14
+  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 15
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
   %before = atomicrmw add ptr %sleepers, i64 1 seq_cst
   br label %asleep
@@ -150,13 +159,13 @@ done:
 ; Write the word, and wake the threads that sleep for it.
 define internal void @publish(ptr %pool, ptr %word, i64 %ticket) {
   store atomic i64 %ticket, ptr %word seq_cst, align 8
-  %sleepers.at = getelementptr %Pool, ptr %pool, i64 0, i32 11
+  %sleepers.at = getelementptr %Pool, ptr %pool, i64 0, i32 12
   %sleepers = load atomic i64, ptr %sleepers.at seq_cst, align 8
   %none = icmp eq i64 %sleepers, 0
   br i1 %none, label %done, label %wake
 wake:
-  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 13
-  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 14
+  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 14
+  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 15
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
   %woken = call i32 @pthread_cond_broadcast(ptr %condition)
   %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
@@ -196,8 +205,47 @@ define internal i1 @flagged(ptr %steps, i64 %index, i64 %mask) alwaysinline {
   ret i1 %flagged
 }
 
-; This thread's share of one step.
-define internal void @execute(ptr %steps, i64 %index, i64 %thread, i64 %threads) alwaysinline {
+; Where a piece of a share begins: at 0, 1/2, 3/4, 7/8 and 1 of it.
+define internal i64 @piece(i64 %begin, i64 %end, i64 %number) alwaysinline {
+  %length = sub i64 %end, %begin
+  %place = shl i64 %number, 2
+  %eighths.at = lshr i64 554560, %place  ; 0x87640
+  %eighths = and i64 %eighths.at, 15
+  %scaled = mul i64 %length, %eighths
+  %part = lshr i64 %scaled, 3
+  %at = add i64 %begin, %part
+  ret i64 %at
+}
+
+; Claims a piece of a thread's share of the step with this ticket; its number, or 4 if none is left.
+define internal i64 @claim(ptr %word, i64 %ticket) alwaysinline {
+entry:
+  %fresh = shl i64 %ticket, 3
+  %none = add i64 %fresh, 4
+  %first = load atomic i64, ptr %word monotonic, align 8
+  br label %try
+try:
+  %seen = phi i64 [ %first, %entry ], [ %found, %swap ]
+  %old = icmp slt i64 %seen, %fresh
+  %now = select i1 %old, i64 %fresh, i64 %seen
+  %left = icmp slt i64 %now, %none
+  br i1 %left, label %swap, label %nothing
+swap:
+  %next = add i64 %now, 1
+  %pair = cmpxchg ptr %word, i64 %seen, i64 %next acq_rel monotonic
+  %found = extractvalue { i64, i1 } %pair, 0
+  %ours = extractvalue { i64, i1 } %pair, 1
+  br i1 %ours, label %taken, label %try
+taken:
+  %number = sub i64 %now, %fresh
+  ret i64 %number
+nothing:
+  ret i64 4
+}
+
+; What this thread does of one step: its share piece by piece, then pieces of others' shares.
+define internal void @execute(ptr %pool, ptr %steps, i64 %index, i64 %thread, i64 %threads,
+                              i64 %ticket, i64 %done.before) {
 entry:
   %step = getelementptr %Step, ptr %steps, i64 %index
   %args.at = getelementptr %Step, ptr %step, i64 0, i32 1
@@ -206,7 +254,12 @@ entry:
   %args = load ptr, ptr %args.at
   %extent = load i64, ptr %extent.at
   %parallel = call i1 @flagged(ptr %steps, i64 %index, i64 1)
-  br i1 %parallel, label %shared, label %serial
+  %several = icmp sgt i64 %threads, 1
+  %together = and i1 %parallel, %several
+  br i1 %together, label %team, label %serial
+team:
+  %again = icmp slt i64 %index, %done.before
+  br i1 %again, label %done, label %shared
 serial:
   %mine = icmp eq i64 %thread, 0
   br i1 %mine, label %whole, label %done
@@ -214,15 +267,35 @@ whole:
   call void %function(ptr %args, i64 0, i64 %extent)
   br label %done
 shared:
-  %low = mul i64 %extent, %thread
+  %helped = phi i64 [ 0, %team ], [ %helped.next, %other ]
+  %offset = add i64 %thread, %helped
+  %beyond = icmp sge i64 %offset, %threads
+  %around = sub i64 %offset, %threads
+  %whose = select i1 %beyond, i64 %around, i64 %offset
+  %line = call ptr @worker(ptr %pool, i64 %whose)
+  %word = getelementptr %Worker, ptr %line, i64 0, i32 3
+  %low = mul i64 %extent, %whose
   %high = add i64 %low, %extent
   %begin = udiv i64 %low, %threads
   %end = udiv i64 %high, %threads
-  %some = icmp ult i64 %begin, %end
-  br i1 %some, label %share, label %done
-share:
-  call void %function(ptr %args, i64 %begin, i64 %end)
-  br label %done
+  br label %next
+next:
+  %number = call i64 @claim(ptr %word, i64 %ticket)
+  %exhausted = icmp eq i64 %number, 4
+  br i1 %exhausted, label %other, label %some
+some:
+  %from = call i64 @piece(i64 %begin, i64 %end, i64 %number)
+  %number.next = add i64 %number, 1
+  %to = call i64 @piece(i64 %begin, i64 %end, i64 %number.next)
+  %filled = icmp ult i64 %from, %to
+  br i1 %filled, label %run, label %next
+run:
+  call void %function(ptr %args, i64 %from, i64 %to)
+  br label %next
+other:
+  %helped.next = add i64 %helped, 1
+  %all = icmp eq i64 %helped.next, %threads
+  br i1 %all, label %done, label %shared
 done:
   ret void
 }
@@ -241,6 +314,7 @@ entry:
   %count.at = getelementptr %Pool, ptr %pool, i64 0, i32 4
   %positions.at = getelementptr %Pool, ptr %pool, i64 0, i32 5
   %threads.at = getelementptr %Pool, ptr %pool, i64 0, i32 6
+  %done.at = getelementptr %Pool, ptr %pool, i64 0, i32 10
   %threads = load i64, ptr %threads.at
   call void @float_mode_standard()
   br label %idle
@@ -258,6 +332,7 @@ enter:
   %positions = load ptr, ptr %positions.at
   %position = getelementptr i64, ptr %positions, i64 %thread
   %first = load i64, ptr %position
+  %done = load i64, ptr %done.at
   %leaving = add i64 %start, %count
   br label %step
 step:
@@ -277,7 +352,9 @@ check:
   %stopped = icmp eq i64 %stop, %start
   br i1 %stopped, label %leave, label %go
 go:
-  call void @execute(ptr %steps, i64 %index, i64 %thread, i64 %threads)
+  %now = add i64 %start, %index
+  call void @execute(ptr %pool, ptr %steps, i64 %index, i64 %thread, i64 %threads, i64 %now,
+                     i64 %done)
   %index.next = add i64 %index, 1
   br label %step
 leave:
@@ -329,8 +406,20 @@ prepare:
   %last = load i64, ptr %last.at
   %start = add i64 %last, 1
   %leaving = add i64 %start, %count
-  br i1 %team, label %call.workers, label %step
+  br i1 %team, label %find.done, label %step
+find.done:
+  %thread = phi i64 [ 0, %prepare ], [ %thread.next, %find.done ]
+  %most = phi i64 [ 0, %prepare ], [ %most.next, %find.done ]
+  %position.at = getelementptr i64, ptr %positions, i64 %thread
+  %position = load i64, ptr %position.at
+  %later = icmp sgt i64 %position, %most
+  %most.next = select i1 %later, i64 %position, i64 %most
+  %thread.next = add i64 %thread, 1
+  %found = icmp eq i64 %thread.next, %threads
+  br i1 %found, label %call.workers, label %find.done
 call.workers:
+  %done.at = getelementptr %Pool, ptr %pool, i64 0, i32 10
+  store i64 %most.next, ptr %done.at
   %steps.at = getelementptr %Pool, ptr %pool, i64 0, i32 3
   %count.at = getelementptr %Pool, ptr %pool, i64 0, i32 4
   %positions.at = getelementptr %Pool, ptr %pool, i64 0, i32 5
@@ -347,6 +436,7 @@ call.workers:
 
 step:
   %index = phi i64 [ %first, %prepare ], [ %first, %call.workers ], [ %index.next, %go ]
+  %done = phi i64 [ 0, %prepare ], [ %most.next, %call.workers ], [ %done, %go ]
   %more = icmp slt i64 %index, %count
   br i1 %more, label %check, label %finish
 check:
@@ -371,7 +461,9 @@ stamp:
   call void @write_stamp(ptr %stamps, i64 %index)
   br label %go
 go:
-  call void @execute(ptr %steps, i64 %index, i64 0, i64 %threads)
+  %now = add i64 %start, %index
+  call void @execute(ptr %pool, ptr %steps, i64 %index, i64 0, i64 %threads, i64 %now,
+                     i64 %done)
   %index.next = add i64 %index, 1
   br label %step
 

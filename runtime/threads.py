@@ -2,9 +2,10 @@
 
 A *program* is an int64 array of shape (steps, 4): address of the step's function, address of its
 array of buffer pointers, extent, flags. The function has the C signature
-`void f(void** args, int64 begin, int64 end)`. A PARALLEL step's extent is split statically:
-thread t of T runs [extent·t // T, extent·(t+1) // T) where that is not empty; any other step runs
-on thread 0 as [0, extent). Before a BARRIER step all threads meet.
+`void f(void** args, int64 begin, int64 end)`. Of a PARALLEL step, thread t of T has the share
+[extent·t // T, extent·(t+1) // T), which it runs piece by piece, and pieces of other shares when
+it is done with its own; any other step runs on thread 0 as [0, extent). Before a BARRIER step all
+threads meet.
 
 `Runner.run` makes one native call for a whole program (`native.py` has that side). The workers
 are native threads that never enter the interpreter, so they neither need its lock nor care about
@@ -39,7 +40,7 @@ from .native import (
 )
 
 PARALLEL = 1
-"""Step flag: every thread runs its share of the extent."""
+"""Step flag: the extent is shared out among the threads."""
 
 BARRIER = 2
 """Step flag: all threads have finished the steps before this one when it starts."""

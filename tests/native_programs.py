@@ -20,7 +20,8 @@ Ints = NDArray[np.int64]
 
 # record: how often [begin, end) was run, and where each call began and ended.
 # mirror: dst[i] = 3·src[extent - 1 - i] + i; reads what the thread at the other end wrote.
-# nap: sleep for args[0][0] microseconds. halve: dst[i] = src[i] / 2, in float32.
+# await: as record, without ends, but who begins waits for the last. nap: sleep for args[0][0]
+# microseconds. halve: dst[i] = src[i] / 2, in float32.
 KERNELS = r"""
 define void @record(ptr %args, i64 %begin, i64 %end) {
 entry:
@@ -78,6 +79,43 @@ define void @nap(ptr %args, i64 %begin, i64 %end) {
   %wide = load i64, ptr %word
   %time = trunc i64 %wide to i32
   %status = call i32 @usleep(i32 %time)
+  ret void
+}
+
+; The call with index 0 waits until the last index of args[1][0] has been run, for a while.
+define void @await(ptr %args, i64 %begin, i64 %end) {
+entry:
+  %hits = load ptr, ptr %args
+  %last.at = getelementptr ptr, ptr %args, i64 1
+  %last.word = load ptr, ptr %last.at
+  %last = load i64, ptr %last.word
+  %other = getelementptr i64, ptr %hits, i64 %last
+  %waits = icmp eq i64 %begin, 0
+  br i1 %waits, label %look, label %loop
+look:
+  %count = phi i64 [ 0, %entry ], [ %count.next, %rest ]
+  %seen = load atomic i64, ptr %other acquire, align 8
+  %there = icmp ne i64 %seen, 0
+  br i1 %there, label %loop, label %rest
+rest:
+  %status = call i32 @usleep(i32 1000)
+  %count.next = add i64 %count, 1
+  %patient = icmp slt i64 %count.next, 5000
+  br i1 %patient, label %look, label %failed
+failed:
+  ret void
+loop:
+  %i = phi i64 [ %begin, %entry ], [ %begin, %look ], [ %next, %body ]
+  %more = icmp slt i64 %i, %end
+  br i1 %more, label %body, label %done
+body:
+  %at = getelementptr i64, ptr %hits, i64 %i
+  %old = load i64, ptr %at
+  %new = add i64 %old, 1
+  store atomic i64 %new, ptr %at release, align 8
+  %next = add i64 %i, 1
+  br label %loop
+done:
   ret void
 }
 
