@@ -192,6 +192,9 @@ def address(array: Any) -> int:
 class _Team:
     """The memory a team shares (`%Pool` in native.py) and its workers, which it outlives."""
 
+    # One for each worker that exists; none where a signal's exception ended `__init__`.
+    _handles: Any = ()
+
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.started = False
@@ -202,7 +205,7 @@ class _Team:
         self._words[FIELD_THREADS] = threads
         # A wait spins for some 30 µs, but not where the awaited thread may need this very core.
         self._words[FIELD_PAUSES] = 1000 if threads <= usable_cpus() else 16
-        self._handles = (ctypes.c_void_p * threads)()  # one for each worker that exists
+        self._handles = (ctypes.c_void_p * threads)()
 
     def start(self) -> None:
         """Start the workers, once."""

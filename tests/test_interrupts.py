@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from native_programs import TEAMS, Program, check_chain, child, finish, naps
 
-from quern.runtime.threads import BARRIER, PARALLEL, get_runner
+from quern.runtime.threads import BARRIER, PARALLEL, _Team, get_runner
 
 
 # Pauses, signals, several callers
@@ -84,6 +84,10 @@ def test_exception_from_a_signal_ends_the_run_between_two_steps(flags: int) -> N
         signal.signal(signal.SIGALRM, before)
     check_chain(runner, seed=7)
     np.testing.assert_array_equal(hits, 0)  # nothing of the interrupted program ran later
+
+
+def test_a_team_whose_making_was_interrupted_is_dropped_quietly() -> None:
+    _Team.__new__(_Team).__del__()
 
 
 def test_signal_handler_may_run_a_program_on_the_same_runner() -> None:
