@@ -3,11 +3,6 @@
 Written by hand as LLVM IR, since it must not touch Python between two kernels. `threads.py` owns
 the memory this code works on, starts the worker threads, and decides when to call what.
 
-How a team shares a step. Each thread has its share of a parallel step's extent, which it claims
-piece by piece, the first half at once, then less and less; whoever has done all of its own claims
-pieces of the others' shares. So a thread that is slow, or not running, holds nobody up by more than
-the piece it is in, and a thread mostly comes back to the memory that it wrote the step before.
-
 How a team keeps step. Thread 0 is the caller; the others are workers. Every native run draws a
 range of *tickets*, greater than all tickets before: `start + i` stands for "about to do step i",
 and `start + count` for "has left the run". Words that threads wait for only ever grow through
@@ -18,8 +13,7 @@ tickets, so nothing is reset between two runs and no wait can mistake an old val
   reached;
 - `release` is thread 0's answer: every thread has arrived at this ticket, go on.
 
-Every wait spins, then yields the processor, then sleeps. So threads that share a core, long serial
-steps and an idle team all take the same path, and none of them burns a core.
+`native_waiting.py` has the waits, `native_sharing.py` how a step is shared out.
 
 Pausing. When a run has taken longer than its budget, thread 0 sets `stop` to the run's start
 ticket. Every thread leaves before its next step and writes down which one that is (`positions`),
@@ -43,6 +37,8 @@ from ..compiler.llvm import jit
 from ..compiler.llvm.cache import ObjectCache
 from ..compiler.llvm.pool import compile_all
 from ..compiler.llvm.target import Target
+from .native_sharing import SHARING
+from .native_waiting import WAITING
 
 LINE = 128
 """Bytes between words that different threads write: a cache line and its prefetched neighbour."""
@@ -101,79 +97,6 @@ define internal i64 @now() {
   ret i64 %now
 }
 
-; Wait until the word holds `ticket` or a later one.
-define internal void @wait(ptr %pool, ptr %word, i64 %ticket) noinline {
-entry:
-  %pauses.at = getelementptr %Pool, ptr %pool, i64 0, i32 8
-  %pauses = load i64, ptr %pauses.at
-  br label %spin
-spin:
-  %count = phi i64 [ 0, %entry ], [ %count.next, %spin.pause ]
-  %spin.seen = load atomic i64, ptr %word acquire, align 8
-  %spin.ready = icmp sge i64 %spin.seen, %ticket
-  br i1 %spin.ready, label %done, label %spin.more
-spin.more:
-  %again = icmp ult i64 %count, %pauses
-  br i1 %again, label %spin.pause, label %patience
-spin.pause:
-  call void @relax()
-  %count.next = add i64 %count, 1
-  br label %spin
-patience:
-  %since = call i64 @now()
-  br label %yield
-yield:
-  %yielded = call i32 @sched_yield()
-  %yield.seen = load atomic i64, ptr %word acquire, align 8
-  %yield.ready = icmp sge i64 %yield.seen, %ticket
-  br i1 %yield.ready, label %done, label %yield.more
-yield.more:
-  %time = call i64 @now()
-  %waited = sub i64 %time, %since
-  %patient = icmp slt i64 %waited, 70000
-  br i1 %patient, label %yield, label %sleep
-sleep:
-  ; The sleeper announces itself, then looks at the word; `publish` writes the word, then looks for
-  ; sleepers. Both in sequentially consistent order, so one of the two always sees the other.
-  %sleepers = getelementptr %Pool, ptr %pool, i64 0, i32 12
-  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 14
-  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 15
-  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
-  %before = atomicrmw add ptr %sleepers, i64 1 seq_cst
-  br label %asleep
-asleep:
-  %sleep.seen = load atomic i64, ptr %word seq_cst, align 8
-  %sleep.ready = icmp sge i64 %sleep.seen, %ticket
-  br i1 %sleep.ready, label %awake, label %block
-block:
-  %blocked = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
-  br label %asleep
-awake:
-  %after = atomicrmw sub ptr %sleepers, i64 1 seq_cst
-  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
-  br label %done
-done:
-  ret void
-}
-
-; Write the word, and wake the threads that sleep for it.
-define internal void @publish(ptr %pool, ptr %word, i64 %ticket) {
-  store atomic i64 %ticket, ptr %word seq_cst, align 8
-  %sleepers.at = getelementptr %Pool, ptr %pool, i64 0, i32 12
-  %sleepers = load atomic i64, ptr %sleepers.at seq_cst, align 8
-  %none = icmp eq i64 %sleepers, 0
-  br i1 %none, label %done, label %wake
-wake:
-  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 14
-  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 15
-  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
-  %woken = call i32 @pthread_cond_broadcast(ptr %condition)
-  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
-  br label %done
-done:
-  ret void
-}
-
 define internal ptr @worker(ptr %pool, i64 %thread) alwaysinline {
   %lines = getelementptr %Pool, ptr %pool, i64 1
   %worker = getelementptr %Worker, ptr %lines, i64 %thread
@@ -193,109 +116,6 @@ one:
   call void @wait(ptr %pool, ptr %arrived, i64 %ticket)
   %thread.next = add i64 %thread, 1
   br label %next
-done:
-  ret void
-}
-
-define internal i1 @flagged(ptr %steps, i64 %index, i64 %mask) alwaysinline {
-  %at = getelementptr %Step, ptr %steps, i64 %index, i32 3
-  %flags = load i64, ptr %at
-  %masked = and i64 %flags, %mask
-  %flagged = icmp ne i64 %masked, 0
-  ret i1 %flagged
-}
-
-; Where a piece of a share begins: at 0, 1/2, 3/4, 7/8 and 1 of it.
-define internal i64 @piece(i64 %begin, i64 %end, i64 %number) alwaysinline {
-  %length = sub i64 %end, %begin
-  %place = shl i64 %number, 2
-  %eighths.at = lshr i64 554560, %place  ; 0x87640
-  %eighths = and i64 %eighths.at, 15
-  %scaled = mul i64 %length, %eighths
-  %part = lshr i64 %scaled, 3
-  %at = add i64 %begin, %part
-  ret i64 %at
-}
-
-; Claims a piece of a thread's share of the step with this ticket; its number, or 4 if none is left.
-define internal i64 @claim(ptr %word, i64 %ticket) alwaysinline {
-entry:
-  %fresh = shl i64 %ticket, 3
-  %none = add i64 %fresh, 4
-  %first = load atomic i64, ptr %word monotonic, align 8
-  br label %try
-try:
-  %seen = phi i64 [ %first, %entry ], [ %found, %swap ]
-  %old = icmp slt i64 %seen, %fresh
-  %now = select i1 %old, i64 %fresh, i64 %seen
-  %left = icmp slt i64 %now, %none
-  br i1 %left, label %swap, label %nothing
-swap:
-  %next = add i64 %now, 1
-  %pair = cmpxchg ptr %word, i64 %seen, i64 %next acq_rel monotonic
-  %found = extractvalue { i64, i1 } %pair, 0
-  %ours = extractvalue { i64, i1 } %pair, 1
-  br i1 %ours, label %taken, label %try
-taken:
-  %number = sub i64 %now, %fresh
-  ret i64 %number
-nothing:
-  ret i64 4
-}
-
-; What this thread does of one step: its share piece by piece, then pieces of others' shares.
-define internal void @execute(ptr %pool, ptr %steps, i64 %index, i64 %thread, i64 %threads,
-                              i64 %ticket, i64 %done.before) {
-entry:
-  %step = getelementptr %Step, ptr %steps, i64 %index
-  %args.at = getelementptr %Step, ptr %step, i64 0, i32 1
-  %extent.at = getelementptr %Step, ptr %step, i64 0, i32 2
-  %function = load ptr, ptr %step
-  %args = load ptr, ptr %args.at
-  %extent = load i64, ptr %extent.at
-  %parallel = call i1 @flagged(ptr %steps, i64 %index, i64 1)
-  %several = icmp sgt i64 %threads, 1
-  %together = and i1 %parallel, %several
-  br i1 %together, label %team, label %serial
-team:
-  %again = icmp slt i64 %index, %done.before
-  br i1 %again, label %done, label %shared
-serial:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %whole, label %done
-whole:
-  call void %function(ptr %args, i64 0, i64 %extent)
-  br label %done
-shared:
-  %helped = phi i64 [ 0, %team ], [ %helped.next, %other ]
-  %offset = add i64 %thread, %helped
-  %beyond = icmp sge i64 %offset, %threads
-  %around = sub i64 %offset, %threads
-  %whose = select i1 %beyond, i64 %around, i64 %offset
-  %line = call ptr @worker(ptr %pool, i64 %whose)
-  %word = getelementptr %Worker, ptr %line, i64 0, i32 3
-  %low = mul i64 %extent, %whose
-  %high = add i64 %low, %extent
-  %begin = udiv i64 %low, %threads
-  %end = udiv i64 %high, %threads
-  br label %next
-next:
-  %number = call i64 @claim(ptr %word, i64 %ticket)
-  %exhausted = icmp eq i64 %number, 4
-  br i1 %exhausted, label %other, label %some
-some:
-  %from = call i64 @piece(i64 %begin, i64 %end, i64 %number)
-  %number.next = add i64 %number, 1
-  %to = call i64 @piece(i64 %begin, i64 %end, i64 %number.next)
-  %filled = icmp ult i64 %from, %to
-  br i1 %filled, label %run, label %next
-run:
-  call void %function(ptr %args, i64 %from, i64 %to)
-  br label %next
-other:
-  %helped.next = add i64 %helped, 1
-  %all = icmp eq i64 %helped.next, %threads
-  br i1 %all, label %done, label %shared
 done:
   ret void
 }
@@ -573,7 +393,7 @@ def runner_ir(machine: str = platform.machine(), system: str = sys.platform) -> 
     # The clock of Python's `time.perf_counter_ns`: CLOCK_UPTIME_RAW or CLOCK_MONOTONIC.
     clock = f"@clock_id = internal constant i32 {8 if system == 'darwin' else 1}\n"
     processor = _ARM if machine.lower() in ("arm64", "aarch64") else _X86
-    return clock + processor + _RUNNER
+    return clock + processor + _RUNNER + WAITING + SHARING
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""How a team of threads shares a step, as LLVM IR: a part of the runner in `native.py`.
+
+Each thread has its share of a parallel step's extent, which it claims
+piece by piece, the first half at once, then less and less; whoever has done all of its own claims
+pieces of the others' shares. So a thread that is slow, or not running, holds nobody up by more than
+the piece it is in, and a thread mostly comes back to the memory that it wrote the step before.
+"""
+
+from __future__ import annotations
+
+SHARING = r"""
+define internal i1 @flagged(ptr %steps, i64 %index, i64 %mask) alwaysinline {
+  %at = getelementptr %Step, ptr %steps, i64 %index, i32 3
+  %flags = load i64, ptr %at
+  %masked = and i64 %flags, %mask
+  %flagged = icmp ne i64 %masked, 0
+  ret i1 %flagged
+}
+
+; Where a piece of a share begins: at 0, 1/2, 3/4, 7/8 and 1 of it.
+define internal i64 @piece(i64 %begin, i64 %end, i64 %number) alwaysinline {
+  %length = sub i64 %end, %begin
+  %place = shl i64 %number, 2
+  %eighths.at = lshr i64 554560, %place  ; 0x87640
+  %eighths = and i64 %eighths.at, 15
+  %scaled = mul i64 %length, %eighths
+  %part = lshr i64 %scaled, 3
+  %at = add i64 %begin, %part
+  ret i64 %at
+}
+
+; Claims a piece of a thread's share of the step with this ticket; its number, or 4 if none is left.
+define internal i64 @claim(ptr %word, i64 %ticket) alwaysinline {
+entry:
+  %fresh = shl i64 %ticket, 3
+  %none = add i64 %fresh, 4
+  %first = load atomic i64, ptr %word monotonic, align 8
+  br label %try
+try:
+  %seen = phi i64 [ %first, %entry ], [ %found, %swap ]
+  %old = icmp slt i64 %seen, %fresh
+  %now = select i1 %old, i64 %fresh, i64 %seen
+  %left = icmp slt i64 %now, %none
+  br i1 %left, label %swap, label %nothing
+swap:
+  %next = add i64 %now, 1
+  %pair = cmpxchg ptr %word, i64 %seen, i64 %next acq_rel monotonic
+  %found = extractvalue { i64, i1 } %pair, 0
+  %ours = extractvalue { i64, i1 } %pair, 1
+  br i1 %ours, label %taken, label %try
+taken:
+  %number = sub i64 %now, %fresh
+  ret i64 %number
+nothing:
+  ret i64 4
+}
+
+; What this thread does of one step: its share piece by piece, then pieces of others' shares.
+define internal void @execute(ptr %pool, ptr %steps, i64 %index, i64 %thread, i64 %threads,
+                              i64 %ticket, i64 %done.before) {
+entry:
+  %step = getelementptr %Step, ptr %steps, i64 %index
+  %args.at = getelementptr %Step, ptr %step, i64 0, i32 1
+  %extent.at = getelementptr %Step, ptr %step, i64 0, i32 2
+  %function = load ptr, ptr %step
+  %args = load ptr, ptr %args.at
+  %extent = load i64, ptr %extent.at
+  %parallel = call i1 @flagged(ptr %steps, i64 %index, i64 1)
+  %several = icmp sgt i64 %threads, 1
+  %together = and i1 %parallel, %several
+  br i1 %together, label %team, label %serial
+team:
+  %again = icmp slt i64 %index, %done.before
+  br i1 %again, label %done, label %shared
+serial:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %whole, label %done
+whole:
+  call void %function(ptr %args, i64 0, i64 %extent)
+  br label %done
+shared:
+  %helped = phi i64 [ 0, %team ], [ %helped.next, %other ]
+  %offset = add i64 %thread, %helped
+  %beyond = icmp sge i64 %offset, %threads
+  %around = sub i64 %offset, %threads
+  %whose = select i1 %beyond, i64 %around, i64 %offset
+  %line = call ptr @worker(ptr %pool, i64 %whose)
+  %word = getelementptr %Worker, ptr %line, i64 0, i32 3
+  %low = mul i64 %extent, %whose
+  %high = add i64 %low, %extent
+  %begin = udiv i64 %low, %threads
+  %end = udiv i64 %high, %threads
+  br label %next
+next:
+  %number = call i64 @claim(ptr %word, i64 %ticket)
+  %exhausted = icmp eq i64 %number, 4
+  br i1 %exhausted, label %other, label %some
+some:
+  %from = call i64 @piece(i64 %begin, i64 %end, i64 %number)
+  %number.next = add i64 %number, 1
+  %to = call i64 @piece(i64 %begin, i64 %end, i64 %number.next)
+  %filled = icmp ult i64 %from, %to
+  br i1 %filled, label %run, label %next
+run:
+  call void %function(ptr %args, i64 %from, i64 %to)
+  br label %next
+other:
+  %helped.next = add i64 %helped, 1
+  %all = icmp eq i64 %helped.next, %threads
+  br i1 %all, label %done, label %shared
+done:
+  ret void
+}
+"""
