@@ -97,8 +97,11 @@ class Target:
 
     @property
     def registers(self) -> int:
-        """Number of vector registers."""
-        return 32 if "avx512vl" in self.features else 16
+        """Number of vector registers that kernels are written for.
+
+        Vectors of 512 bits come with 32 of them, also where LLVM makes narrower ones of them.
+        """
+        return 32 if "avx512vl" in self.features or self.vector_bits == 512 else 16
 
     @property
     def has_fma(self) -> bool:
@@ -161,13 +164,21 @@ class Target:
         """The generic target "sse" (SSE4.2), "avx2" (with FMA) or "avx512" (F, BW, CD, DQ, VL).
 
         The present machine need not be able to run it, so that its assembly can be read anywhere.
+        "avx2:512" has vectors of 512 bits, each of which LLVM keeps in two registers: slow code,
+        but of kernels as AVX-512 has them, on machines without it.
 
         Raises:
             UsageError: there is no such target.
         """
+        wanted, colon, width = name.lower().partition(":")
         for index, level in enumerate(_LEVELS):
-            if level.name == name.lower():
-                return cls(level.cpu, _required(index), level.vector_bits)
+            if level.name == wanted:
+                bits = {str(bits): bits for bits in _WIDTHS}
+                if colon and width not in bits:
+                    raise UsageError(
+                        f"there is no target {name!r}: vectors have {', '.join(bits)} bits"
+                    )
+                return cls(level.cpu, _required(index), bits.get(width, level.vector_bits))
         known = ", ".join(level.name for level in _LEVELS)
         raise UsageError(f"there is no target {name!r}; targets are {known}")
 
