@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from kernels import run_kernel
+from kernels import run_kernel, runs
 
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.ir import (
@@ -36,8 +36,8 @@ SERIAL, PARALLEL, UNROLLED, VECTOR = LoopKind
 ADD, MUL, MIN, MAX = ReduceOp
 i, j, k, r, c = (Var(name) for name in "ijkrc")
 
-# Narrower vectors run here too; the widest only if the machine has them.
-RUNNABLE = [t for t in map(Target.named, ("sse", "avx2", "avx512")) if not t.missing]
+# Narrower vectors run here too; the widest only if the machine has them, or an emulator.
+RUNNABLE = [t for t in map(Target.named, ("sse", "avx2", "avx512")) if runs(t)]
 
 
 def rng(seed: int = 0) -> np.random.Generator:

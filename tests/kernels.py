@@ -1,28 +1,42 @@
-"""Runs hand-written loop kernels as machine code."""
+"""Runs hand-written loop kernels as machine code, here or in an emulator."""
 
 from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Sequence
 from functools import cache
 
+import emulator
 import numpy as np
+import pytest
 
+from quern.compiler.llvm import jit
 from quern.compiler.llvm.codegen import compile_to_object
 from quern.compiler.llvm.emit import emit
-from quern.compiler.llvm.jit import load
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.ir import Buffer, Kernel
 from quern.compiler.types import Array
 
 _GUARD = 64
 _PATTERN = 0xA5
+_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 @cache
 def host() -> Target:
-    return Target.host()
+    """What kernels are tested for: this machine, or what QUERN_TEST_TARGET names.
+
+    That need not be a target that runs here, if there is an emulator.
+    """
+    name = os.environ.get("QUERN_TEST_TARGET")
+    return Target.named(name) if name else Target.host()
+
+
+def runs(target: Target) -> bool:
+    """Whether `run_kernel` can run its code."""
+    return emulator.AVAILABLE or not target.missing
 
 
 class _Guarded:
@@ -70,19 +84,28 @@ def run_kernel(
     Scratch is provided. A parallel phase is run in `pieces` calls, the last one first.
     """
     assert len(arrays) == len(kernel.parameters)
-    emitted = emit(kernel, target or host())
+    target = target or host()
+    emitted = emit(kernel, target)
     contents = [*arrays, *[None] * len(kernel.scratch)]
     memory = [_Guarded(b, a) for b, a in zip(kernel.buffers, contents, strict=True)]
     addresses = [m.array.ctypes.data if m.array.size else m.raw.ctypes.data for m in memory]
     args = (ctypes.c_void_p * max(1, len(memory)))(*addresses)
     if emitted.phases:
-        library = load([compile_to_object(emitted.ir, target or host())])
-        signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        with pytest.MonkeyPatch.context() as patch:
+            if target.missing:
+                patch.setattr(jit, "missing_features", lambda features: ())
+            library = jit.load([compile_to_object(emitted.ir, target)])
+        spans = [(m.raw.ctypes.data, m.raw.nbytes) for m in memory]
+        spans.append((ctypes.addressof(args), ctypes.sizeof(args)))
         for phase in emitted.phases:
-            function = signature(library.address(phase.symbol))
+            address = library.address(phase.symbol)
             step = math.ceil(phase.extent / (pieces if phase.parallel else 1))
             for begin in reversed(range(0, phase.extent, step)):
-                function(ctypes.addressof(args), begin, min(begin + step, phase.extent))
+                piece = ctypes.addressof(args), begin, min(begin + step, phase.extent)
+                if target.missing:
+                    emulator.call(address, piece, spans)
+                else:
+                    _SIGNATURE(address)(*piece)
     for buffer, guarded in zip(kernel.buffers, memory, strict=True):
         guarded.check(buffer.name)
     return [m.array.copy() for m in memory[: len(arrays)]]

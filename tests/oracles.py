@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from kernels import host, run_kernel
+from kernels import host, run_kernel, runs
 
 from quern.compiler.autodiff import differentiate
 from quern.compiler.driver import Options, compile_graph
@@ -45,6 +45,7 @@ def check_kernels(
         graph: composites are expanded.
         feeds: contents of inputs, parameters and buffers.
         rtol, atol: of floats; atol is relative to the largest finite element.
+        target: another machine than the one at hand, whose code runs only where that is possible.
         change: what is done to a group before it is lowered.
 
     Returns:
@@ -62,18 +63,6 @@ def check_kernels(
     if whole:
         _check_whole(graph, feeds, reference, (rtol, atol))
     return groups
-
-
-def check_interpreted(
-    graph: Graph, feeds: Mapping[str, Array], target: Target, rtol: float, atol: float
-) -> None:
-    """The same for another machine than the one at hand: kernels are interpreted only."""
-    reference = evaluate(graph, feeds)
-    for group in partition(graph):
-        lowered = lower(graph, group, target)
-        prove(lowered.kernel)
-        arguments = lowered.kernel, lowered.arguments, group, reference
-        _check_kernel(*arguments, target, (rtol, atol), runs=False)
 
 
 def check_order(graph: Graph, groups: Sequence[Group]) -> None:
@@ -98,7 +87,6 @@ def _check_kernel(
     reference: Evaluation,
     target: Target | None,
     tolerance: tuple[float, float],
-    runs: bool = True,
 ) -> None:
     given = [
         None
@@ -113,7 +101,7 @@ def _check_kernel(
     with np.errstate(all="ignore"):
         interpret(kernel, interpreted)
     results = {"interpreter": interpreted}
-    if runs:
+    if runs(target or host()):
         results["machine code"] = run_kernel(kernel, given, target, pieces=2)
     for name, found in results.items():
         for value, array in zip(arguments, found, strict=True):

@@ -165,7 +165,17 @@ class TestTarget:
         monkeypatch.setenv("QUERN_TARGET", "SSE")
         assert Target.host() == SSE
 
+    def test_environment_names_a_width_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QUERN_TARGET", "sse:512")
+        wide = Target.host()
+        assert (wide.features, wide.vector_bits) == (SSE.features, 512)
+        assert wide.registers == AVX512.registers
+        assert wide.key not in (SSE.key, AVX512.key)
+
     def test_environment_cannot_name_nonsense(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QUERN_TARGET", "sse:64")
+        with pytest.raises(UsageError, match="'sse:64': vectors have 128, 256, 512 bits"):
+            Target.host()
         monkeypatch.setenv("QUERN_TARGET", "neon")
         with pytest.raises(UsageError, match="'neon'; targets are sse, avx2, avx512"):
             Target.host()
