@@ -16,6 +16,7 @@ from quern.compiler.driver import Options, compile_graph, standard_passes
 from quern.compiler.graph import Graph
 from quern.compiler.group import Group
 from quern.compiler.llvm.target import Target
+from quern.compiler.loops.ir import Prefetch, walk
 from quern.compiler.loops.printer import print_kernel
 from quern.compiler.lower.lower import lower
 from quern.compiler.ops.base import apply
@@ -80,6 +81,16 @@ def test_groups_of_columns_are_combined_in_the_kernel_of_their_product(
 
 def test_panels_that_are_narrower_than_a_vector() -> None:
     check_kernels(*gated(3, 20, 10, 2, 4), atol=1e-5, whole=False)
+
+
+def test_what_is_added_to_the_sums_is_asked_for() -> None:
+    """Not what is as wide as a group, nor the operands."""
+    graph, _ = gated(8, 64, 32, 4, 16)
+    (group,) = products(graph)
+    kernel = lower(graph, group, Target.named("avx2")).kernel
+    asked = {s.buffer.name for s in walk(kernel.body) if isinstance(s, Prefetch)}
+    assert "x" in asked
+    assert not asked & {"c", "h"}
 
 
 def test_columns_across_groups_are_read_from_memory() -> None:

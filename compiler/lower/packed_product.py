@@ -216,9 +216,12 @@ class _Task:
         return body
 
     def _finish(self) -> ir.Block:
-        """What follows from the sums."""
+        """What follows from the sums; two vectors at a time, as each is one long chain of
+        operations that wait for each other.
+        """
         i, v = self.var("m"), self.var("v")
-        row = ir.For(v, self.columns, self._results(i, v), LoopKind.VECTOR, self.product.lanes)
+        lanes = 2 * self.product.lanes
+        row = ir.For(v, self.columns, self._results(i, v), LoopKind.VECTOR, lanes)
         return (ir.For(i, self.rows, (row,)),)
 
     def _results(self, row: Expr, column: Expr) -> ir.Block:
@@ -262,7 +265,7 @@ class _Tile:
         columns = Columns(width, product.lanes, product.dtype)
         tile = product.local("tile", (phases, self.rows, width), Space.REGISTER)
         k, u, m, v = (task.var(hint) for hint in ("k", "u", "m", "v"))
-        body: ir.Block = self._clear(tile, columns)
+        body = self._clear(tile, columns) + self._ask_for_addends(width)
         for span in panels(terms, phases):
             depth = k * span.length + span.start
             step = self._step(tile, columns, u % phases, term + (depth + u))
@@ -281,6 +284,22 @@ class _Tile:
             else:
                 keep[c] = (ir.Store(task.sums, place, total),)
         return (*body, ir.For(m, self.rows, columns.each(v, keep), LoopKind.UNROLLED))
+
+    def _ask_for_addends(self, width: int) -> ir.Block:
+        """Asks for what is combined with these very sums, such as a step's slice of a sequence:
+        rows far apart in memory, which processors do not follow by themselves.
+        """
+        product, m = self.task.product, self.task.var("m")
+        shape = product.binding.shape(product.result)
+        row = self.task.first + self.row + m
+        column = self.group * self.whole.columns + (self.task.start + self.column)
+        requests = tuple(
+            ir.Prefetch(buffer, (row, column + lane))
+            for value, buffer in product.binding.inputs.items()
+            if value not in product.operands and buffer.shape == shape
+            for lane in range(0, width, _LINE // product.dtype.size)
+        )
+        return (ir.For(m, self.rows, requests, LoopKind.UNROLLED),) if requests else ()
 
     def _clear(self, tile: Buffer, columns: Columns) -> ir.Block:
         phase, m, v = (self.task.var(hint) for hint in ("u", "m", "v"))
