@@ -26,9 +26,10 @@ from ..ops.pool import MaxPool
 from ..types import Shape, TensorType
 from .bands import row_length
 from .binding import Binding, Lowered
+from .block_index import divided
 from .blocked_depthwise import DepthwiseTasks
 from .blocked_pool import PooledTasks
-from .blocked_task import Tasks, divided
+from .blocked_task import Tasks
 from .contraction import Axis, Contraction, Factor, Place
 from .depthwise import depthwise_form, lower_depthwise
 from .elements import Index, is_number

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from ..graph import Value
 from ..loops import ir
 from ..loops.ir import Expr
+from .block_index import divided
 from .blocked_pool import PooledTasks
-from .blocked_task import divided
 from .contraction import Place
 from .depthwise import Depthwise, Form, depthwise_form
 from .elements import Index
@@ -74,7 +74,7 @@ class DepthwiseTasks(PooledTasks):
             return store_results(binding, {self.depthwise.result: result}, index)
 
         counts = [self.cut.rows if axis is self.band else 1 for axis in self.rows]
-        starts = [self.tasks[a][0] * n for a, n in zip(self.rows, counts, strict=True)]
-        tasks = self.tasks[self.band][1] if self.rows else 1
+        starts = [self.tasks[a] * n for a, n in zip(self.rows, counts, strict=True)]
+        tasks = self.counts[self.band] if self.rows else 1
         rows = Depthwise(self.depthwise, self.form, read, major, write).rows(starts, counts, tasks)
         return ir.loop_nest(loops, rows)

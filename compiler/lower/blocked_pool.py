@@ -13,7 +13,8 @@ from functools import cached_property
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind
 from .bands import row_length, rows_of
-from .blocked_task import Tasks, divided
+from .block_index import divided
+from .blocked_task import Tasks
 from .contraction import Axis, Place
 from .elements import Index
 from .pool import Pooling, pooling_behind
@@ -54,8 +55,9 @@ class PooledTasks(Tasks):
         return window * self.along(axis).stride - self.along(axis).low
 
     def conditions(self, axis: Axis, place: Expr) -> list[Expr]:
-        windows, task = self.along(axis), self.tasks[axis][1]
-        high = (self.cut.rows if axis is self.band else 1) * task
+        windows, high = self.along(axis), self.counts[axis]
+        if axis is self.band:
+            high *= self.cut.rows
         if windows.low or rows_of(windows, high) - windows.low > windows.extent:
             return [windows.inside(self.origin[axis] + place)]
         return []
@@ -104,7 +106,7 @@ class PooledTasks(Tasks):
             extent = self.cut.rows if axis is self.band else 1
             var, loops = binding.loop(axis.name, extent)
             nest += loops
-            numbers.append(self.tasks[axis][0] * extent + var)
+            numbers.append(self.tasks[axis] * extent + var)
             if self.along(axis).windows % extent:
                 checks.append(numbers[-1] < self.along(axis).windows)
         body: ir.Block = ()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind, ReduceOp, Space
 from ..ops.conv import Conv
-from .blocked_task import divided
+from .block_index import divided
 from .depthwise import Depthwise, Form, Line, Tiles
 from .elements import Index
 from .epilogue import store_results

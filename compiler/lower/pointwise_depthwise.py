@@ -23,7 +23,7 @@ from ..loops import ir
 from ..loops.ir import BinaryOp, Expr, LoopKind, Space, binary
 from ..ops.blocked import BlockedConv
 from ..types import Shape
-from .blocked_task import divided
+from .block_index import divided
 from .contraction import Axis, Block, Contraction, Factor, Place, Tiling, register_tile
 from .depthwise import Depthwise, Form, depthwise_form
 from .elements import Index, is_number
