@@ -22,11 +22,16 @@ from .tile import VECTORS, Columns, Span, balanced, clear, most_rows, outer_prod
 
 T = TypeVar("T")
 
-# Bytes of a column's terms that are summed in registers, and of a row's sums in a task.
-_TERM_BYTES = 1024
-_SUM_BYTES = 1024
-# Rows are copied that are used for so many panels, unless all are near each other.
+# Bytes of what a tile multiplies, which stays in the first-level cache, and of a row's sums in a
+# task.
+_CHUNK_BYTES = 24 * 1024
+_SUM_BYTES = 2048
+# Rows are copied that are used for so many panels, unless all are near each other; fewer where each
+# term is on another page. Such terms are asked for so many ahead.
 _REUSED = 6
+_REUSED_PAGES = 3
+_AHEAD = 16
+_LINE = 64
 _NEAR_BYTES = 32 * 1024
 _PAGE_BYTES = 4096
 # Rows of a task, and tasks that are enough for all threads.
@@ -64,7 +69,10 @@ class BlockedProduct:
     @cached_property
     def chunks(self) -> list[Span]:
         """The terms, in chunks that are summed in registers."""
-        return even(self.product.depth, _TERM_BYTES // self.product.dtype.size)
+        term = self.width * self.product.dtype.size
+        if self.product.left_strides[1] > 1 and not self.packs_left:
+            term += _LINE
+        return even(self.product.depth, _CHUNK_BYTES // term)
 
     @cached_property
     def row_tasks(self) -> list[tuple[Span, list[Span]]]:
@@ -100,7 +108,8 @@ class BlockedProduct:
         size = self.product.dtype.size
         apart = term > 1 and term * self.product.depth * size > _NEAR_BYTES
         across = row * size >= _PAGE_BYTES
-        return (apart or across) and self.product.columns >= _REUSED * self.width
+        reused = _REUSED_PAGES if term * size >= _PAGE_BYTES else _REUSED
+        return (apart or across) and self.product.columns >= reused * self.width
 
     def lower(self) -> ir.Block:
         """The loops."""
@@ -282,10 +291,21 @@ class Task:
             store = (*lets, ir.Store(packed, (number, *self._ordered(m, k)), x))
             if self.product.left_strides[1] > 1:
                 copy = ir.For(m, block.length, store, LoopKind.VECTOR, block.length)
-                body += ir.loop_nest(((k, terms), (number, block.count)), (copy,))
+                ahead = () if kind else self._ahead(term + k + _AHEAD)
+                blocks = ir.For(number, block.count, (copy,))
+                body += (ir.For(k, terms, (*ahead, blocks)),)
             else:
                 copy = ir.For(k, terms, store, LoopKind.VECTOR, self.product.lanes)
                 body += ir.loop_nest(((number, block.count), (m, block.length)), (copy,))
+        return body
+
+    def _ahead(self, term: Expr) -> ir.Block:
+        """Asks for a term of all rows: terms that lie apart are more than processors follow."""
+        body: ir.Block = ()
+        for row in range(0, self.rows, _LINE // self.product.dtype.size):
+            lets, x = self.product.left(self.first + row, term)
+            if isinstance(x, ir.Load):
+                body += (*lets, ir.Prefetch(x.buffer, x.index))
         return body
 
     def _row(self, kind: int, number: Expr) -> Expr:
