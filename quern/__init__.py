@@ -27,6 +27,7 @@ _EXPORTS: dict[str, str] = {
     "OnnxError": ".compiler.errors",
     "QuernError": ".compiler.errors",
     "ShapeError": ".compiler.errors",
+    "Tensor": ".compiler.tensor",
     "TensorType": ".compiler.types",
     "Trainer": ".frontends.training.trainer",
     "TrainingError": ".compiler.errors",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from .compiler.errors import TrainingError as TrainingError
     from .compiler.errors import UsageError as UsageError
     from .compiler.graph import Graph as Graph
+    from .compiler.tensor import Tensor as Tensor
     from .compiler.types import DType as DType
     from .compiler.types import TensorType as TensorType
     from .frontends import surgery as surgery

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     # The gradient of a recurrence is that of its body, expanded.
     "compiler/ops": {"compiler": f"{GRAPHS} passes.expand"},
     "compiler/lower": {"compiler": f"errors types graph {GROUPS} ops loops llvm.target"},
+    "compiler/tensor": {"compiler": "errors types graph ops"},
     "compiler/passes": {
         "compiler": f"{GRAPHS} {GROUPS} flops batching splits ops loops llvm.target lower.tile"
     },

@@ -315,7 +315,7 @@ class AlongAxis(Composite, abstract=True):
             raise ShapeError(f"{self.name} has no axis {self.axis} in {x.type}")
         if x.shape[self.axis] == 0:
             return (x,)
-        return (self.formula(x - x.max(self.axis, keepdims=True)),)
+        return (self.formula(x - x.amax(self.axis, keepdim=True)),)
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ class ArgExtremum(Composite, abstract=True):
             found = found | apply(IsNaN(), x)
         extent = x.shape[self.axis]
         numbers = own_indices(x, self.axis, extent, DType.INT32)
-        first = found.where(numbers, numbers.constant(extent)).min(self.axis, self.keepdims)
+        first = found.where(numbers, numbers.constant(extent)).amin(self.axis, self.keepdims)
         return (first.cast(DType.INT64),)
 
 
@@ -246,7 +246,7 @@ class ArgMax(ArgExtremum):
     """Index (int64) of the first largest element along an axis (ONNX: ArgMax)."""
 
     def extremum(self, x: Tensor) -> Tensor:
-        return x.max(self.axis, keepdims=True)
+        return x.amax(self.axis, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class ArgMin(ArgExtremum):
     """Index (int64) of the first smallest element along an axis (ONNX: ArgMin)."""
 
     def extremum(self, x: Tensor) -> Tensor:
-        return x.min(self.axis, keepdims=True)
+        return x.amin(self.axis, keepdim=True)
 
 
 def own_indices(like: Tensor, axis: int, extent: int, dtype: DType) -> Tensor:

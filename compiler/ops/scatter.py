@@ -181,5 +181,5 @@ def _reduced(mode: ScatterMode, x: Tensor, places: Tensor, updates: Tensor) -> T
         return x * hit.where(updates.unsqueeze(0), x.constant(1)).prod(1)
     candidates = hit.where(updates.unsqueeze(0), x.unsqueeze(1))
     if mode is ScatterMode.MAXIMUM:
-        return x.maximum(candidates.max(1))
-    return x.minimum(candidates.min(1))
+        return x.maximum(candidates.amax(1))
+    return x.minimum(candidates.amin(1))

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ...compiler.errors import UsageError
 from ...compiler.graph import Graph
+from ...compiler.tensor import Tensor
 from ...compiler.types import DType
 from ..nn.context import require_trace
 
@@ -26,6 +27,14 @@ def operator(*names: str) -> Callable[[F], F]:
         return function
 
     return enter
+
+
+def enter_methods(overloads: str, names: str) -> None:
+    """Enters methods of tensors for the operators of their names, under each of the overloads."""
+    for name in names.split():
+        OPERATORS.update(
+            {f"aten.{name}.{kind}": getattr(Tensor, name) for kind in overloads.split()}
+        )
 
 
 def graph() -> Graph:

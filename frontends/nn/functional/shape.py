@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from ....compiler.errors import ShapeError, UsageError
@@ -139,10 +138,7 @@ def minimum(input: Tensor, other: Tensor | Scalar) -> Tensor:
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index (int64) of the first largest element along an axis, or of all in row-major order."""
-    if dim is None:
-        flat = emit(indexing.ArgMax(0), input.reshape(-1))
-        return flat.reshape((1,) * input.rank) if keepdim else flat
-    return emit(indexing.ArgMax(normalize_axis(dim, input.rank), keepdim), input)
+    return input.argmax(dim, keepdim)
 
 
 def one_hot(tensor: Tensor, num_classes: int) -> Tensor:
@@ -152,7 +148,7 @@ def one_hot(tensor: Tensor, num_classes: int) -> Tensor:
 
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """input[…, index[…], …] along an axis; both have the same extents on all others."""
-    return emit(indexing.TakeAlongAxis(normalize_axis(dim, input.rank)), input, index)
+    return input.gather(dim, index)
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -172,14 +168,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """One axis as several; one of their extents may be -1."""
-    axis = normalize_axis(dim, input.rank)
-    inner = tuple(int(n) for n in sizes)
-    if inner.count(-1) == 1:
-        known = -math.prod(inner)
-        inner = tuple(input.shape[axis] // known if n == -1 and known else n for n in inner)
-    if math.prod(inner) != input.shape[axis]:
-        raise ShapeError(f"axis {axis} of {input.type} cannot be unflattened to {tuple(sizes)}")
-    return input.reshape(input.shape[:axis] + inner + input.shape[axis + 1 :])
+    return input.unflatten(dim, sizes)
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:

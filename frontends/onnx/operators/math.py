@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def _is_infinite(call: Call) -> Result:
         wanted.append(x.equal(float("inf")))
     if call.flag("detect_negative", True):
         wanted.append(x.equal(float("-inf")))
-    return reduce(Tensor.__or__, wanted) if wanted else call.filled(x.shape, False, DType.BOOL)
+    return reduce(or_, wanted) if wanted else call.filled(x.shape, False, DType.BOOL)
 
 
 @operator("BitShift")

@@ -100,7 +100,7 @@ def _global_average(call: Call) -> Result:
 @operator("GlobalMaxPool")
 def _global_max(call: Call) -> Result:
     x = call.x()
-    return x.max(tuple(range(2, x.rank)), keepdims=True)
+    return x.amax(tuple(range(2, x.rank)), keepdim=True)
 
 
 @operator("GlobalLpPool")

@@ -65,7 +65,7 @@ def _integer_mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 def _log_sum_exp(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     if not all(x.shape[d] for d in axes):
         return x.exp().sum(axes, keepdims=True).log()
-    top = x.max(axes, keepdims=True)
+    top = x.amax(axes, keepdim=True)
     # An infinite maximum is the result; subtracted from itself it would be NaN.
     finite = (top.abs() < math.inf).where(top, 0.0)
     return (x - finite).exp().sum(axes, keepdims=True).log() + finite
@@ -78,7 +78,7 @@ def _extremum(x: Tensor, axes: tuple[int, ...], largest: bool) -> Tensor:
         return x.graph.constant(_identity(dtype, largest), dtype).broadcast_to(shape)
     if dtype is DType.BOOL:
         x = x.cast(DType.INT32)
-    y = x.max(axes, keepdims=True) if largest else x.min(axes, keepdims=True)
+    y = x.amax(axes, keepdim=True) if largest else x.amin(axes, keepdim=True)
     return y.cast(dtype)
 
 

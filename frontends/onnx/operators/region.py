@@ -47,7 +47,7 @@ def _roi_align(call: Call) -> Result:
     largest = parts[0]
     for part in parts[1:]:
         largest = largest.maximum(part)
-    return largest.reshape(bins).max((3, 5))
+    return largest.reshape(bins).amax((3, 5))
 
 
 def _between(at: Tensor, extent: int) -> list[tuple[Tensor, Tensor]]:

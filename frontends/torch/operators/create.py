@@ -82,15 +82,3 @@ def _range(*bounds: float, dtype: Any = None, **options: Any) -> Tensor:
 def _spaced(start: float, end: float, steps: int, *, dtype: Any = None, **options: Any) -> Tensor:
     wanted = np.float32 if dtype is None else dtype_of(dtype).numpy
     return graph().constant(np.linspace(start, end, steps).astype(wanted))
-
-
-@operator("tril.default")
-def _lower(x: Tensor, diagonal: int = 0) -> Tensor:
-    kept = np.tril(np.ones(x.shape[-2:], bool), diagonal)
-    return graph().constant(kept).where(x, 0)
-
-
-@operator("triu.default")
-def _upper(x: Tensor, diagonal: int = 0) -> Tensor:
-    kept = np.triu(np.ones(x.shape[-2:], bool), diagonal)
-    return graph().constant(kept).where(x, 0)

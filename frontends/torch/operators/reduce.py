@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from ....compiler.ops.base import apply
-from ....compiler.ops.cumulative import CumProd, CumSum
-from ....compiler.ops.indexing import ArgMax, ArgMin
-from ....compiler.ops.topk import TopK
 from ....compiler.tensor import Tensor
-from ....compiler.types import DType, normalize_axes, normalize_axis
-from ...nn.functional import shape
-from ..table import dtype_of, operator, refuse_unless
+from ....compiler.types import DType
+from ..table import dtype_of, enter_methods, operator
 
 Axes = int | Sequence[int] | None
+
+enter_methods("default dim", "argmax argmin max min")
+enter_methods("default", "topk")
 
 
 def _axes(dim: Axes) -> Any:
@@ -44,61 +41,32 @@ def _product(x: Tensor, dim: Axes = None, keepdim: bool = False, *, dtype: Any =
     return _summable(x, dtype).prod(_axes(dim), keepdim)
 
 
-@operator("amax.default", "max.default")
+@operator("amax.default")
 def _amax(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    return x.max(_axes(dim), keepdim)
+    return x.amax(_axes(dim), keepdim)
 
 
-@operator("amin.default", "min.default")
+@operator("amin.default")
 def _amin(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    return x.min(_axes(dim), keepdim)
-
-
-@operator("max.dim")
-def _max_along(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return x.max(dim, keepdim), shape.argmax(x, dim, keepdim)
-
-
-@operator("min.dim")
-def _min_along(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return x.min(dim, keepdim), _argmin(x, dim, keepdim)
-
-
-@operator("argmax.default")
-def _argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    return _argument(ArgMax, x, dim, keepdim)
-
-
-@operator("argmin.default")
-def _argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    return _argument(ArgMin, x, dim, keepdim)
-
-
-def _argument(kind: type[ArgMax] | type[ArgMin], x: Tensor, dim: int | None, keep: bool) -> Tensor:
-    if dim is not None:
-        return apply(kind(normalize_axis(dim, x.rank), keep), x)
-    flat = apply(kind(0, False), x.reshape(-1))
-    return flat.reshape((1,) * x.rank) if keep else flat
+    return x.amin(_axes(dim), keepdim)
 
 
 @operator("any.default", "any.dim", "any.dims")
 def _any(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    return x.not_equal(0).cast(DType.INT32).max(_axes(dim), keepdim).not_equal(0)
+    return x.any(_axes(dim), keepdim)
 
 
 @operator("all.default", "all.dim", "all.dims")
 def _all(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    return x.not_equal(0).cast(DType.INT32).min(_axes(dim), keepdim).not_equal(0)
+    return x.all(_axes(dim), keepdim)
 
 
 @operator("var.correction")
 def _variance(
     x: Tensor, dim: Axes = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Tensor:
-    axes = normalize_axes(_axes(dim), x.rank)
-    count = math.prod(x.shape[d] for d in axes) - (1 if correction is None else correction)
-    centred = x - x.mean(axes, keepdims=True)
-    return (centred * centred).sum(axes, keepdim) * (1 / count if count > 0 else math.nan)
+    less = 1 if correction is None else correction
+    return x.var(_axes(dim), correction=less, keepdim=keepdim)
 
 
 @operator("std.correction")
@@ -118,33 +86,19 @@ def _moments(
 def _norm(
     x: Tensor, ord: float = 2, dim: Axes = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
-    axes = _axes(dim)
-    if ord == math.inf:
-        return x.abs().max(axes, keepdim)
-    refuse_unless(ord in (1, 2), f"the vector norm of order {ord}")
-    return x.abs().sum(axes, keepdim) if ord == 1 else (x * x).sum(axes, keepdim).sqrt()
+    return x.norm(ord, _axes(dim), keepdim)
 
 
 @operator("logsumexp.default")
 def _log_sum_exp(x: Tensor, dim: Axes, keepdim: bool = False) -> Tensor:
-    axes = _axes(dim)
-    top = x.max(axes, keepdims=True).detach()
-    total = (x - top).exp().sum(axes, keepdims=True).log() + top
-    return total if keepdim else total._drop(normalize_axes(axes, x.rank))
+    return x.logsumexp(_axes(dim), keepdim)
 
 
 @operator("cumsum.default")
 def _running_sum(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
-    return apply(CumSum(normalize_axis(dim, x.rank), False, False), _summable(x, dtype))
+    return _summable(x, dtype).cumsum(dim)
 
 
 @operator("cumprod.default")
 def _running_product(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
-    return apply(CumProd(normalize_axis(dim, x.rank), False, False), _summable(x, dtype))
-
-
-@operator("topk.default")
-def _top_k(
-    x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
-) -> tuple[Tensor, ...]:
-    return x.graph.apply(TopK(k, normalize_axis(dim, x.rank), largest), x)
+    return _summable(x, dtype).cumprod(dim)

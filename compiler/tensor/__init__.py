@@ -1,0 +1,12 @@
+"""Symbolic tensors: a value of a graph on which arithmetic builds nodes.
+
+Gradient rules, composites and the modules of the front end are all written with it. `handle.py` has
+the class; the functions that are its methods lie beside it, by family.
+"""
+
+from __future__ import annotations
+
+from .handle import Tensor
+from .promotion import Scalar, broadcast_all, promote
+
+__all__ = ["Scalar", "Tensor", "broadcast_all", "promote"]

@@ -1,0 +1,274 @@
+"""The handle on a value, and what its methods are called: NumPy's and PyTorch's words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NoReturn
+
+from ..errors import ShapeError, UsageError
+from ..ops import linear
+from ..ops import pointwise as pw
+from ..ops.base import apply
+from ..ops.stop_gradient import StopGradient
+from ..types import DType, Shape, TensorType
+from . import indexing, pointwise, reduction
+from . import shape as shapes
+from .promotion import Scalar
+
+if TYPE_CHECKING:
+    from ..graph import Graph, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A handle on one value of a graph that is being built.
+
+    Arguments:
+        graph: the graph.
+        value: which value of it.
+    """
+
+    graph: Graph
+    value: Value
+    # NumPy's own operators leave an array beside a tensor to those below.
+    __array_ufunc__: ClassVar[None] = None
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @property
+    def type(self) -> TensorType:
+        return self.graph.type_of(self.value)
+
+    @property
+    def shape(self) -> Shape:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def rank(self) -> int:
+        return self.type.rank
+
+    ndim = rank
+
+    def dim(self) -> int:
+        """The rank."""
+        return self.rank
+
+    def __len__(self) -> int:
+        return self.size(0)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.value}: {self.type})"
+
+    def __bool__(self) -> bool:
+        raise ShapeError(
+            f"the truth of {self.value} is not known before the network runs; "
+            "use where(condition, a, b) in place of Python's if"
+        )
+
+    def item(self) -> NoReturn:
+        """
+        Raises:
+            UsageError: always; symbols have no numbers.
+        """
+        raise UsageError(
+            f"the numbers of {self.value} are not known before the network runs; return it from "
+            "forward, or compile the network and look at what it gives"
+        )
+
+    def constant(self, value: Scalar) -> Tensor:
+        """A scalar constant of this tensor's dtype."""
+        return self.graph.constant(value, self.dtype)
+
+    def detach(self) -> Tensor:
+        """The same values as if they were constant: no gradient flows through."""
+        return apply(StopGradient(), self)
+
+    # -- operators --------------------------------------------------------------------------------
+
+    __hash__ = object.__hash__
+    __eq__ = pointwise.operator(pw.Equal())  # type: ignore[assignment]
+    __ne__ = pointwise.operator(pw.NotEqual())  # type: ignore[assignment]
+    __lt__ = pointwise.operator(pw.Less())
+    __le__ = pointwise.operator(pw.LessEqual())
+    __gt__ = pointwise.operator(pw.Greater())
+    __ge__ = pointwise.operator(pw.GreaterEqual())
+    __add__ = pointwise.operator(pw.Add())
+    __radd__ = pointwise.reflected(pw.Add())
+    __sub__ = pointwise.operator(pw.Subtract())
+    __rsub__ = pointwise.reflected(pw.Subtract())
+    __mul__ = pointwise.operator(pw.Multiply())
+    __rmul__ = pointwise.reflected(pw.Multiply())
+    __truediv__ = pointwise.operator(pw.Divide(), of_floats=True)
+    __rtruediv__ = pointwise.reflected(pw.Divide(), of_floats=True)
+    __floordiv__ = pointwise.operator(pw.FloorDivide())
+    __rfloordiv__ = pointwise.reflected(pw.FloorDivide())
+    __mod__ = pointwise.operator(pw.Remainder())
+    __rmod__ = pointwise.reflected(pw.Remainder())
+    __pow__ = pointwise.operator(pw.Power(), of_floats=True)
+    __rpow__ = pointwise.reflected(pw.Power(), of_floats=True)
+    __and__ = pointwise.operator(pw.And())
+    __or__ = pointwise.operator(pw.Or())
+    __xor__ = pointwise.operator(pw.Xor())
+    __invert__ = pointwise.bitwise_not
+    __neg__ = pointwise.negative
+    __abs__ = pointwise.absolute
+    __getitem__ = indexing.getitem
+    __matmul__ = linear.matmul
+
+    # -- element by element -----------------------------------------------------------------------
+
+    abs = absolute = pointwise.absolute
+    acos = arccos = pointwise.acos
+    acosh = arccosh = pointwise.acosh
+    add = pointwise.add
+    addcdiv = pointwise.addcdiv
+    addcmul = pointwise.addcmul
+    asin = arcsin = pointwise.asin
+    asinh = arcsinh = pointwise.asinh
+    atan = arctan = pointwise.atan
+    atanh = arctanh = pointwise.atanh
+    bitwise_and = __and__
+    bitwise_not = pointwise.bitwise_not
+    bitwise_or = __or__
+    bitwise_xor = __xor__
+    ceil = pointwise.ceil
+    clamp = clip = pointwise.clamp
+    clamp_max = pointwise.clamp_max
+    clamp_min = pointwise.clamp_min
+    cos = pointwise.cos
+    cosh = pointwise.cosh
+    div = divide = pointwise.divide
+    eq = equal = pointwise.equal
+    erf = pointwise.erf
+    exp = pointwise.exp
+    expm1 = pointwise.expm1
+    floor = pointwise.floor
+    floor_divide = __floordiv__
+    ge = greater_equal = __ge__
+    gt = greater = __gt__
+    isfinite = pointwise.isfinite
+    isinf = pointwise.isinf
+    isnan = pointwise.isnan
+    le = less_equal = __le__
+    lerp = pointwise.lerp
+    log = pointwise.log
+    log10 = pointwise.log10
+    log1p = pointwise.log1p
+    log2 = pointwise.log2
+    logical_and = pointwise.logical_and
+    logical_not = pointwise.logical_not
+    logical_or = pointwise.logical_or
+    logical_xor = pointwise.logical_xor
+    lt = less = __lt__
+    masked_fill = pointwise.masked_fill
+    maximum = pointwise.maximum
+    minimum = pointwise.minimum
+    mul = multiply = pointwise.multiply
+    nan_to_num = pointwise.nan_to_num
+    ne = not_equal = pointwise.not_equal
+    neg = negative = pointwise.negative
+    pow = pointwise.power
+    reciprocal = pointwise.reciprocal
+    relu = pointwise.relu
+    remainder = __mod__
+    round = pointwise.round
+    rsqrt = pointwise.rsqrt
+    sigmoid = pointwise.sigmoid
+    sign = pointwise.sign
+    sin = pointwise.sin
+    sinh = pointwise.sinh
+    sqrt = pointwise.sqrt
+    square = pointwise.square
+    sub = subtract = pointwise.subtract
+    tan = pointwise.tan
+    tanh = pointwise.tanh
+    trunc = pointwise.trunc
+    where = pointwise.where
+
+    # -- along axes -------------------------------------------------------------------------------
+
+    all = reduction.all
+    amax = reduction.amax
+    amin = reduction.amin
+    any = reduction.any
+    argmax = reduction.argmax
+    argmin = reduction.argmin
+    argsort = reduction.argsort
+    count_nonzero = reduction.count_nonzero
+    cumprod = reduction.cumprod
+    cumsum = reduction.cumsum
+    log_softmax = reduction.log_softmax
+    logsumexp = reduction.logsumexp
+    max = reduction.max
+    mean = reduction.mean
+    median = reduction.median
+    min = reduction.min
+    norm = reduction.norm
+    prod = reduction.prod
+    softmax = reduction.softmax
+    sort = reduction.sort
+    std = reduction.std
+    sum = reduction.sum
+    sum_to = reduction.sum_to
+    topk = reduction.topk
+    var = reduction.var
+
+    # -- shapes and places ------------------------------------------------------------------------
+
+    broadcast_to = shapes.broadcast_to
+    chunk = shapes.chunk
+    clone = contiguous = shapes.itself
+    diagonal = shapes.diagonal
+    expand = shapes.expand
+    expand_as = shapes.expand_as
+    flatten = shapes.flatten
+    flip = shapes.flip
+    gather = indexing.gather
+    index_add = indexing.index_add
+    index_select = indexing.index_select
+    movedim = moveaxis = shapes.movedim
+    narrow = shapes.narrow
+    numel = nelement = shapes.numel
+    permute = shapes.permute
+    repeat = tile = shapes.repeat
+    repeat_interleave = shapes.repeat_interleave
+    reshape = view = shapes.reshape
+    reshape_as = view_as = shapes.reshape_as
+    roll = shapes.roll
+    scatter = indexing.scatter
+    scatter_add = indexing.scatter_add
+    select = shapes.select
+    size = shapes.size
+    slice_axis = shapes.slice_axis
+    split = shapes.split
+    squeeze = shapes.squeeze
+    t = shapes.t
+    transpose = swapaxes = shapes.transpose
+    tril = shapes.tril
+    triu = shapes.triu
+    unbind = shapes.unbind
+    unflatten = shapes.unflatten
+    unfold = shapes.unfold
+    unsqueeze = shapes.unsqueeze
+    T = property(shapes.t)
+    mT = property(shapes.transpose)
+
+    # -- products ---------------------------------------------------------------------------------
+
+    bmm = mm = mv = dot = matmul = linear.matmul
+
+    # -- types ------------------------------------------------------------------------------------
+
+    cast = pointwise.cast
+    to = pointwise.to
+    type_as = pointwise.type_as
+    bool = pointwise.converter(DType.BOOL)
+    byte = pointwise.converter(DType.UINT8)
+    double = pointwise.converter(DType.FLOAT64)
+    float = pointwise.converter(DType.FLOAT32)
+    int = pointwise.converter(DType.INT32)
+    long = pointwise.converter(DType.INT64)
