@@ -45,6 +45,8 @@ _FEW_TILES = 18
 _MANY_TILES = 48
 # The part of all work that may be in vain for less code.
 _WASTE = 0.03
+# Weights that stay in cache while one block of tiles after the other meets them all.
+_NEAR_BYTES = 4 << 20
 # Products that wait on the stack for being transformed.
 _PRODUCTS_BYTES = 128 * 1024
 # So many tasks keep all threads busy; a multiple of this number is shared out fairly.
@@ -103,12 +105,15 @@ class Blocking:
         blocks: number of blocks.
         repeats: blocks of tiles that a task takes one after the other.
         fused: whether each task does all steps; else all inputs are transformed first.
+        panels_first: whether all blocks meet a panel of weights before the next panel, where inputs
+            are transformed first. Otherwise a thread mostly reads what it has transformed itself.
     """
 
     tiles: int
     blocks: int
     repeats: int = 1
     fused: bool = True
+    panels_first: bool = False
 
     @property
     def slots(self) -> int:
@@ -196,7 +201,8 @@ def winograd_blocking(
     fused = blocks >= _TASKS and (slot <= L2_BYTES or slot * blocks > _APART_BYTES)
     tasks = max(_TASKS // 2, min(2 * _TASKS, _SLOTS_BYTES // slot)) if fused else blocks
     repeats = -(-blocks // min(tasks, blocks))
-    return Blocking(block, blocks, repeats, fused)
+    far = places * conv.depth * conv.channels * size > _NEAR_BYTES
+    return Blocking(block, blocks, repeats, fused, far)
 
 
 def _block(tiles: int, most: int, rows: int) -> int:

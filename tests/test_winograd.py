@@ -139,7 +139,7 @@ def relu_of_sum(op: WinogradConv, residual: bool) -> Any:
     st.sampled_from(KINDS),
     st.tuples(st.integers(3, 7), st.integers(3, 7)),
     st.tuples(*[st.tuples(st.integers(1, 2), st.integers(1, 2))] * 2),
-    st.sampled_from([(8, 8), (4, 8), (3, 2), (8, 4)]),
+    st.sampled_from([(8, 8), (4, 8), (3, 2), (8, 4), (8, 1)]),
     st.sampled_from([(8, 16), (24, 8), (24, 40)]),
 )
 @settings(max_examples=6)
@@ -188,14 +188,15 @@ def lowered(graph: Graph, blocking: Blocking, target: Target) -> Lowered:
     return WinogradKernel(Binding(graph, group, target), Value(group.anchor), blocking).lower()
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    "blocking", [Blocking(5, 4, 3), Blocking(5, 4, 1, False), Blocking(5, 4, 1, False, True)]
+)
 @pytest.mark.parametrize("name", ["sse", "avx2", "avx512"])
-def test_blocks_of_tiles_that_do_not_divide(fused: bool, name: str) -> None:
+def test_blocks_of_tiles_that_do_not_divide(blocking: Blocking, name: str) -> None:
     target = Target.named(name)
     x, w = numbers((3, 8, 9, 6), 1), numbers((40, 8, 3, 3), 2)
     op, u = winograd(convolution(), w, 4, 8, 2 * target.vector_bits // 32)
     graph, feeds = graph_of(relu_of_sum(op, False), blocked(x, 8), u)
-    blocking = Blocking(5, 4, 3 if fused else 1, fused)
     kernel = lowered(graph, blocking, target).kernel
     prove(kernel)
     prove_race_free(kernel)

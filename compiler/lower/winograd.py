@@ -140,12 +140,15 @@ class Winograd(WinogradTiles):
     def _apart(self) -> ir.Block:
         """First all inputs, then the products."""
         block, channel, panel = (self.binding.var(h) for h in ("block", "c", "panel"))
-        count = self.blocking.blocks
+        blocks = block, self.blocking.blocks
         first = self._inputs(block, block, channel)
         last = (ir.Alloc(self.products.results), *self._products_and_outputs(block, block, panel))
+        inputs, outputs = (blocks, (channel, self.read[1])), (blocks, (panel, self.panels))
+        if self.blocking.panels_first:
+            inputs, outputs = inputs[::-1], outputs[::-1]
         return (
-            *ir.loop_nest(((channel, self.read[1]), (block, count)), first, LoopKind.PARALLEL),
-            *ir.loop_nest(((panel, self.panels), (block, count)), last, LoopKind.PARALLEL),
+            *ir.loop_nest(inputs, first, LoopKind.PARALLEL),
+            *ir.loop_nest(outputs, last, LoopKind.PARALLEL),
         )
 
     def _products_and_outputs(self, slot: Expr, block: Expr, panel: Expr) -> ir.Block:
@@ -239,7 +242,9 @@ class Winograd(WinogradTiles):
     def _outputs(self, block: Expr, panel: Expr) -> ir.Block:
         """Transforms the products of a block of tiles, and stores the results."""
         number, vector, lane = (self.binding.var(h) for h in ("t", "k", "v"))
-        wide = gcd(self.shape[-1], self.panel)
+        # A plain result is written a channel at a time, but for that it was transformed in vectors.
+        together = self.shape[-1] if self.shape[-1] > 1 else self.channels
+        wide = gcd(together, self.panel)
         half = self.binding.local("half", (self.op.tile, self.side), self.dtype, Space.STACK)
         channel = panel * self.panel + vector * wide
 
