@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from ..compiler.report import Report
 from ..compiler.types import Array, Shape, TensorType
 from .image import Image, StoredGraph
 from .memory import Memory, memory_of
-from .program import Loop, Program, SlotKind, Walk
-from .threads import BARRIER, PARALLEL, address, get_runner
+from .program import Program, Slot, SlotKind
+from .tables import Places, Tables
+from .threads import address, get_runner
 
 if TYPE_CHECKING:
     from ..compiler.graph import Graph
@@ -136,22 +136,12 @@ class Executable:
         Raises:
             InputError: names, shapes or dtypes that are not the network's.
         """
-        if len(arrays) == 1 and isinstance(arrays[0], Mapping) and not named:
+        if len(arrays) == 1 and not named and _is_mapping(arrays[0]):
             return self.run(arrays[0])
-        names = list(self._inputs)
-        if len(arrays) > len(names):
-            raise InputError(
-                f"{self.program.name} takes {len(names)} inputs ({', '.join(names)}), "
-                f"got {len(arrays)}"
-            )
-        given = dict(zip(names, arrays, strict=False))
-        if named:
-            twice = sorted(given.keys() & named.keys())
-            if twice:
-                raise InputError(f"input {twice[0]} was given by place and by name")
-            given |= named
-        results = tuple(self.run(given).values())
-        return results[0] if len(results) == 1 else results
+        if named or len(arrays) != len(self._inputs):
+            arrays = self._by_place(arrays, named)
+        results = self._execute(arrays)
+        return results[0] if len(results) == 1 else tuple(results)
 
     def run(
         self, arrays: Mapping[str, Any], timestamps: np.ndarray[Any, Any] | None = None
@@ -165,40 +155,31 @@ class Executable:
         Returns:
             Outputs by name; the arrays are the caller's own.
         """
-        if self._missing:
-            raise CompileError(
-                f"{self.program.name} was compiled for {self.image.target.cpu}, this machine has "
-                f"no {', '.join(self._missing)}; compile it for this machine"
-            )
-        feeds = self._checked(arrays)
-        results = {name: _empty(*form) for name, form in self._forms}
-        with self._lock:
-            self._point(SlotKind.INPUT, feeds)
-            self._point(SlotKind.OUTPUT, results)
-            self._run(timestamps)
-            for copy in self.program.copies:
-                self._copy(copy.source, results[copy.name], feeds, results)
-        return results
-
-    def _run(self, timestamps: np.ndarray[Any, Any] | None) -> None:
-        """Runs all rows. Iterations of a step count together, as if they followed each other."""
-        if timestamps is None or not self.program.loops:
-            self._runner.run(self._steps, timestamps)
-            return
-        stamps = np.zeros(len(self._steps) + 1, np.int64)
-        self._runner.run(self._steps, stamps)
-        spent = np.zeros(len(timestamps) - 1, np.int64)
-        np.add.at(spent, self._rows[0], np.diff(stamps))
-        timestamps[0] = stamps[0]
-        timestamps[1:] = stamps[0] + np.cumsum(spent)
-
-    def _checked(self, arrays: Mapping[str, Any]) -> dict[str, Array]:
-        expected = self._inputs
         if not isinstance(arrays, Mapping):
             raise InputError(
                 f"run of {self.program.name} takes inputs by name, got {type(arrays).__name__}; "
                 "call the executable itself with inputs in order"
             )
+        results = self._execute(self._in_order(arrays), timestamps)
+        return {name: x for (name, _), x in zip(self.program.outputs, results, strict=True)}
+
+    def _by_place(self, arrays: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Inputs in order, of which some were given by place and some by name."""
+        names = list(self._inputs)
+        if len(arrays) > len(names):
+            raise InputError(
+                f"{self.program.name} takes {len(names)} inputs ({', '.join(names)}), "
+                f"got {len(arrays)}"
+            )
+        given = dict(zip(names, arrays, strict=False))
+        twice = sorted(given.keys() & named.keys())
+        if twice:
+            raise InputError(f"input {twice[0]} was given by place and by name")
+        return self._in_order({**given, **named})
+
+    def _in_order(self, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Inputs in order, which were given by name."""
+        expected = self._inputs
         if arrays.keys() != expected.keys():
             unknown = sorted(set(arrays) - set(expected))
             missing = [n for n in expected if n not in arrays]
@@ -206,21 +187,57 @@ class Executable:
             raise InputError(
                 f"{self.program.name} takes {', '.join(expected) or 'no inputs'}: {', '.join(told)}"
             )
-        return {
-            name: x if _is_usable(x := arrays[name], shape, dtype) else self._fitting(name, x)
-            for name, shape, dtype in self._wanted
-        }
+        return tuple(arrays[name] for name in expected)
+
+    def _execute(
+        self, given: Sequence[Any], timestamps: np.ndarray[Any, Any] | None = None
+    ) -> list[Array]:
+        """Runs the network once: its outputs in order, from as many inputs as it has in order."""
+        if self._missing:
+            raise CompileError(
+                f"{self.program.name} was compiled for {self.image.target.cpu}, this machine has "
+                f"no {', '.join(self._missing)}; compile it for this machine"
+            )
+        arrays = [
+            x if _is_usable(x, shape, dtype) else self._fitting(name, x)
+            for x, (name, shape, dtype) in zip(given, self._wanted, strict=True)
+        ]
+        results = [_empty(*form) for form in self._forms]
+        arrays += results
+        with self._lock:
+            for number, places in self._pointed:
+                places.put(address(arrays[number]))
+            self._run(timestamps)
+            for source, target in self._copies:
+                raw = arrays[source] if isinstance(source, int) else source
+                results[target][...] = raw.reshape(results[target].shape)
+        return results
+
+    def _run(self, timestamps: np.ndarray[Any, Any] | None) -> None:
+        """Runs all rows. Iterations of a step count together, as if they followed each other."""
+        if timestamps is None:
+            self._runner.run_at(*self._rows)
+            return
+        rows = self._tables.rows
+        if not self.program.loops:
+            self._runner.run(rows, timestamps)
+            return
+        stamps = np.zeros(len(rows) + 1, np.int64)
+        self._runner.run(rows, stamps)
+        spent = np.zeros(len(timestamps) - 1, np.int64)
+        np.add.at(spent, self._tables.steps, np.diff(stamps))
+        timestamps[0] = stamps[0]
+        timestamps[1:] = stamps[0] + np.cumsum(spent)
 
     @cached_property
     def _wanted(self) -> list[tuple[str, Shape, np.dtype[Any]]]:
-        """Shape and dtype of each input."""
+        """Name, shape and dtype of each input."""
         return [(name, t.shape, t.dtype.numpy) for name, t in self._inputs.items()]
 
     @cached_property
-    def _forms(self) -> list[tuple[str, tuple[Shape, np.dtype[Any], int]]]:
+    def _forms(self) -> list[tuple[Shape, np.dtype[Any], int]]:
         """Shape, dtype and bytes of each output."""
-        outputs = self.program.outputs
-        return [(name, (t.shape, t.dtype.numpy, t.nbytes)) for name, t in outputs]
+        return [(t.shape, t.dtype.numpy, t.nbytes) for _, t in self.program.outputs]
 
     def _fitting(self, name: str, given: Any) -> Array:
         """What kernels can use of what was given."""
@@ -328,140 +345,42 @@ class Executable:
     # -- binding ----------------------------------------------------------------------------------
 
     def _bind(self) -> None:
-        """Tables of pointers: arguments of every kernel, and the steps that use them.
-
-        A kernel in a loop has a table for each iteration, and the loop's steps are rows for each.
-        """
-        program = self.program
-        counts = [1] * len(program.kernels)
-        walks: dict[tuple[int, int], Walk] = {}
-        for loop in program.loops:
-            for step in program.steps[loop.begin : loop.end]:
-                counts[step.kernel] = loop.count
-            walks |= {(w.kernel, w.argument): w for w in loop.walks}
-        sizes = [n * len(call.slots) for n, call in zip(counts, program.kernels, strict=True)]
-        starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
-        self._arguments = np.zeros(max(starts[-1], 1), np.uint64)
-        self._places: dict[SlotKind, list[_Place]] = {kind: [] for kind in SlotKind}
-        for number, call in enumerate(program.kernels):
-            for i, slot in enumerate(call.slots):
-                first = int(starts[number]) + i
-                table = np.arange(first, first + sizes[number], len(call.slots))
-                for part in _places(slot, table, walks.get((number, i))):
-                    self._places[program.slots[part.slot].kind].append(part)
-        slots = program.slots
-        self._named = {
-            kind: [(slots[part.slot].name, part) for part in parts]
-            for kind, parts in self._places.items()
+        """Tells kernels where the memory is that stays where it is."""
+        self._tables = Tables(self.program, self._library.address)
+        self._rows = address(self._tables.rows), len(self._tables.rows)
+        outside = {
+            **{(SlotKind.INPUT, name): i for i, name in enumerate(self._inputs)},
+            **{
+                (SlotKind.OUTPUT, name): len(self._inputs) + i
+                for i, (name, _) in enumerate(self.program.outputs)
+            },
         }
+        # What each run has to point at: numbers of inputs, then of outputs.
+        self._pointed: list[tuple[int, Places]] = []
         base = address(self._arena)
-        for part in self._places[SlotKind.ARENA]:
-            self._put(part, base + program.slots[part.slot].offset)
-        self._point(SlotKind.STATE, self.state)
-        self._point(SlotKind.CONSTANT, self._constants)
-        self._rows = _rows(program)
-        self._steps = self._program_of(starts)
+        for slot, places in zip(self.program.slots, self._tables.slots, strict=True):
+            if slot.kind is SlotKind.ARENA:
+                places.put(base + slot.offset)
+            elif slot.kind is SlotKind.STATE:
+                places.put(address(self.state[slot.name]))
+            elif slot.kind is SlotKind.CONSTANT:
+                places.put(address(self._constants[slot.name]))
+            else:
+                self._pointed.append((outside[slot.kind, slot.name], places))
+        # What each run has to copy: a number or an array, and the number of the output.
+        names = [name for name, _ in self.program.outputs]
+        self._copies: list[tuple[int | Array, int]] = []
+        for copy in self.program.copies:
+            slot, target = self.program.slots[copy.source], names.index(copy.name)
+            number = outside.get((slot.kind, slot.name))
+            source = self._memory(slot, self._forms[target][1]) if number is None else number
+            self._copies.append((source, target))
 
-    def _program_of(self, starts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """What the runner is given: function, arguments, extent and flags of every row."""
-        steps = self.program.steps
-        columns = [
-            (
-                self._library.address(step.symbol),
-                starts[step.kernel],
-                step.extent,
-                PARALLEL * step.parallel | BARRIER * step.barrier,
-                len(self.program.kernels[step.kernel].slots),
-            )
-            for step in steps
-        ]
-        numbers, iterations = self._rows
-        table = np.array(columns, np.int64).reshape(-1, 5)[numbers]
-        table[:, 1] += iterations * table[:, 4]
-        table[:, 1] = address(self._arguments) + 8 * table[:, 1]
-        return np.ascontiguousarray(table[:, :4])
-
-    def _point(self, kind: SlotKind, arrays: Mapping[str, Array]) -> None:
-        where = dict[str, int]()
-        for name, part in self._named[kind]:
-            if name not in where:
-                where[name] = address(arrays[name])
-            self._put(part, where[name])
-
-    def _put(self, part: _Place, where: int) -> None:
-        if part.offsets is None:
-            self._arguments[part.first] = where
-        else:
-            self._arguments[part.places] = part.offsets + where
-
-    def _copy(
-        self,
-        number: int,
-        target: Array,
-        feeds: Mapping[str, Array],
-        results: Mapping[str, Array],
-    ) -> None:
-        slot = self.program.slots[number]
-        owners: dict[SlotKind, Mapping[str, Array]] = {
-            SlotKind.INPUT: feeds,
-            SlotKind.OUTPUT: results,
-            SlotKind.STATE: self.state,
-            SlotKind.CONSTANT: self._constants,
-        }
+    def _memory(self, slot: Slot, dtype: np.dtype[Any]) -> Array:
+        """The contents of a slot that stays where it is."""
         if slot.kind is SlotKind.ARENA:
-            raw = self._arena[slot.offset : slot.offset + slot.nbytes].view(target.dtype)
-        else:
-            raw = owners[slot.kind][slot.name]
-        np.copyto(target, raw.reshape(target.shape))
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where in the tables the address of a slot goes.
-
-    Arguments:
-        slot: number of the slot.
-        places: in the tables.
-        offsets: bytes from the beginning of the slot, for each place; None: one place, no offset.
-    """
-
-    slot: int
-    places: np.ndarray[Any, Any]
-    offsets: np.ndarray[Any, Any] | None
-
-    @cached_property
-    def first(self) -> int:
-        return int(self.places[0])
-
-
-def _places(slot: int, table: np.ndarray[Any, Any], walk: Walk | None) -> list[_Place]:
-    """Where an argument goes that has one place for each iteration."""
-    if walk is None:
-        offsets = np.zeros(len(table), np.uint64) if len(table) > 1 else None
-        return [_Place(slot, table, offsets)]
-    iterations = np.arange(len(table))
-    if walk.period:
-        iterations %= walk.period
-    offsets = (walk.start + walk.stride * iterations).astype(np.uint64)
-    if walk.first is None:
-        return [_Place(slot, table, offsets)]
-    later = [_Place(slot, table[1:], offsets[1:])] if len(table) > 1 else []
-    return [_Place(walk.first, table[:1], None), *later]
-
-
-def _rows(program: Program) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Which step each row of the unrolled program is, and of which iteration."""
-    numbers: list[np.ndarray[Any, Any]] = []
-    iterations: list[np.ndarray[Any, Any]] = []
-    done = 0
-    for loop in (*program.loops, Loop(len(program.steps), len(program.steps), 0)):
-        numbers.append(np.arange(done, loop.begin))
-        iterations.append(np.zeros(loop.begin - done, np.int64))
-        steps = np.arange(loop.begin, loop.end)
-        numbers.append(np.tile(steps, loop.count))
-        iterations.append(np.repeat(np.arange(loop.count), len(steps)))
-        done = loop.end
-    return np.concatenate(numbers).astype(np.int64), np.concatenate(iterations)
+            return self._arena[slot.offset : slot.offset + slot.nbytes].view(dtype)
+        return (self.state if slot.kind is SlotKind.STATE else self._constants)[slot.name]
 
 
 def aligned_empty(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -482,6 +401,11 @@ def _empty(shape: Shape, dtype: np.dtype[Any], nbytes: int) -> Array:
     if nbytes < _LARGE:
         return np.empty(shape, dtype)
     return aligned_empty(nbytes).view(dtype).reshape(shape)
+
+
+def _is_mapping(given: object) -> bool:
+    # Asking for an abstract class takes five times as long as asking for an array.
+    return type(given) is not np.ndarray and isinstance(given, Mapping)
 
 
 def _is_usable(given: object, shape: Shape, dtype: np.dtype[Any]) -> bool:

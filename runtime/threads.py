@@ -73,6 +73,7 @@ class Runner:
         # Re-entrant, for a signal handler that runs a program while its own thread runs one.
         self._lock = threading.RLock()
         self._team = _Team(self.threads)
+        self._positions = ctypes.c_int64 * self.threads
         os.register_at_fork(after_in_child=self._forked)
         atexit.register(self._disband)
 
@@ -94,10 +95,19 @@ class Runner:
             UsageError: the system does not allow that many threads.
         """
         _check_program(steps, timestamps)
+        self.run_at(address(steps), len(steps), 0 if timestamps is None else address(timestamps))
+
+    def run_at(self, steps: int, count: int, stamps: int = 0) -> None:
+        """`run` of arrays that are known to be right, by their addresses.
+
+        Args:
+            steps: address of the program.
+            count: number of its steps.
+            stamps: address of the timestamps, or 0.
+        """
         # Where each thread is. The run's own, so that another program can run during a pause.
-        positions = (ctypes.c_int64 * self.threads)()
-        stamps = 0 if timestamps is None else address(timestamps)
-        program = address(steps), len(steps), ctypes.addressof(positions), stamps
+        positions = self._positions()
+        program = steps, count, ctypes.addressof(positions), stamps
         with self._lock:
             while True:
                 team = self._team
@@ -181,10 +191,13 @@ def _check_program(steps: NDArray[np.int64], timestamps: NDArray[np.int64] | Non
         raise ValueError("timestamps is not a writeable C-contiguous array")
 
 
+_byte_of, _address_of = ctypes.c_char.from_buffer, ctypes.addressof
+
+
 def address(array: Any) -> int:
     """Where an array's first element is."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return _address_of(_byte_of(array))
     except (TypeError, ValueError):  # not writeable, or empty: another way, which takes longer
         return int(array.__array_interface__["data"][0])
 
