@@ -46,6 +46,13 @@ def fields(window: Window) -> tuple[Any, ...]:
     return window.kernel, window.stride, window.padding, window.dilation
 
 
+def in_blocks(flat: Window) -> Window:
+    """The same window where the last axis holds the channels of a block."""
+    return Window(
+        (*flat.kernel, 1), (*flat.stride, 1), (*flat.padding, (0, 0)), (*flat.dilation, 1)
+    )
+
+
 def all_of(window: Window, spatial: Shape) -> Any:
     """The values of every operation for one window, of x and of a signal dy."""
 
@@ -74,10 +81,7 @@ def test_windows_over_an_image(name: str, dtype: Any) -> None:
 @pytest.mark.parametrize("name", WINDOWS)
 def test_windows_over_blocks_of_channels(name: str) -> None:
     """The last axis holds the channels of a block."""
-    flat = WINDOWS[name]
-    window = Window(
-        (*flat.kernel, 1), (*flat.stride, 1), (*flat.padding, (0, 0)), (*flat.dilation, 1)
-    )
+    window = in_blocks(WINDOWS[name])
     shape = (2, 3, *IMAGE[2:], 8)
     dy = numbers((*shape[:2], *window.outputs(shape[2:])), seed=1)
     check(all_of(window, shape[2:]), numbers(shape), dy, atol=1e-5, whole=False)
@@ -135,6 +139,24 @@ def test_the_first_maximum_and_the_first_nan_win(name: str) -> None:
     check(lambda x: apply_all(op, x), x)
     check(lambda x: apply_all(op, x)[0], x)
     check(lambda x: apply_all(op, x)[1], x)
+
+
+@pytest.mark.parametrize("name", ["2x2", "3x3 overlapping", "3x3 everywhere", "uneven"])
+def test_a_nan_in_a_block_of_channels_wins(name: str) -> None:
+    window = in_blocks(WINDOWS[name])
+    x = np.round(numbers((1, 2, *IMAGE[2:], 8)))
+    x[0, 0, 2, 2, :3], x[0, 1, 3:5, 3, 5], x[0, :, 8, 10, 7] = np.nan, np.nan, np.nan
+    x[0, 1, :, :, 0] = -np.inf
+    check(lambda x: apply_all(MaxPool(*fields(window)), x)[0], x)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 9, 11), (5, 1, 6, 21), (1, 3, 4, 3)])
+def test_planes_are_walked_side_by_side(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of them, and those that are left."""
+    monkeypatch.setattr("quern.compiler.lower.planes.L2_BYTES", 0)
+    window = WINDOWS["3x3 overlapping"]
+    pools = [MaxPool(*fields(window)), AvgPool((2, 2), (2, 2), ((0, 0), (0, 0)))]
+    check(lambda x: [apply_all(op, x)[0] for op in pools], numbers(shape), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", WINDOWS)

@@ -7,6 +7,8 @@ NaN and the sign of zero come out as written.
 
 from __future__ import annotations
 
+import math
+
 from ..errors import CompileError
 from ..loops.ir import BinaryOp, Function, ReduceOp
 from ..types import DType
@@ -93,9 +95,9 @@ def _binary_float(f: FunctionBuilder, op: BinaryOp, a: Value, b: Value) -> Value
         case BinaryOp.DIV:
             return f.fdiv(a, b)
         case BinaryOp.MIN:
-            return _extreme(f, "minimum", a, b)
+            return _extreme(f, False, a, b)
         case BinaryOp.MAX:
-            return _extreme(f, "maximum", a, b)
+            return _extreme(f, True, a, b)
         case BinaryOp.POW:
             return vmath.call(f, "pow", a, b)
         case BinaryOp.FLOORDIV:
@@ -105,14 +107,21 @@ def _binary_float(f: FunctionBuilder, op: BinaryOp, a: Value, b: Value) -> Value
     return None
 
 
-def _extreme(f: FunctionBuilder, name: str, a: Value, b: Value) -> Value:
+def _extreme(f: FunctionBuilder, larger: bool, a: Value, b: Value) -> Value:
     """The smaller or larger one; NaN if either is. Which of two zeros it is, is left open.
 
-    On x86 a vminps or vmaxps, and a blend for a NaN in `a` unless that is a constant.
+    On x86 a vminps or vmaxps, which gives b if either is NaN; one in `a` puts ones in all bits,
+    which a constant needs not.
     """
-    full = f"llvm.{name}.{a.type.suffix}"
-    f.module.declare(full, a.type, (a.type, a.type))
-    return f.assign(a.type, f"call nsz {a.type} @{full}({a.typed}, {b.typed})")
+    found = f.select(f.fcmp("ogt" if larger else "olt", a, b), a, b)
+    if a.number is not None and not math.isnan(a.number):
+        return found
+    missing = f.fcmp("uno", a, a)
+    if a.type.lanes == 1:
+        return f.select(missing, a, found)
+    bits = I64 if a.type.bits == 64 else I32
+    marked = f.or_(f.bitcast(found, bits), f.sext(missing, bits))
+    return f.bitcast(marked, a.type.scalar)
 
 
 def _floor_divide_float(f: FunctionBuilder, a: Value, b: Value) -> tuple[Value, Value]:

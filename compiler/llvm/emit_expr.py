@@ -15,6 +15,7 @@ from ..loops.ir import (
     Cast,
     Const,
     Expr,
+    Function,
     Load,
     Select,
     Var,
@@ -111,11 +112,25 @@ class ExpressionEmitter:
         op, dtype = expr.op, expr.a.dtype
         if expr.b.dtype is not dtype:
             raise CompileError(f"{op.name} of {dtype} and {expr.b.dtype}")
+        missing = self._either_missing(expr)
+        if missing is not None:
+            return missing
         a, b = self.result(expr.a), self.result(expr.b)
         if dtype is INDEX:
             return self.integer(op, a, b)
         x, y = self._together(self.scope.value(a), self.scope.value(b))
         return arithmetic.binary(self.scope.f, op, dtype, x, y)
+
+    def _either_missing(self, expr: Binary) -> Value | None:
+        """Whether one of two is NaN, which is one comparison."""
+        a, b = expr.a, expr.b
+        if expr.op is not BinaryOp.OR or not isinstance(a, Call) or not isinstance(b, Call):
+            return None
+        if not a.function is b.function is Function.ISNAN or a.argument.dtype != b.argument.dtype:
+            return None
+        return self.scope.f.fcmp(
+            "uno", *self._together(self.value(a.argument), self.value(b.argument))
+        )
 
     def _call(self, expr: Call) -> Result:
         x = self.value(expr.argument)

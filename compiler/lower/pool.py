@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +12,15 @@ from ..graph import Graph, Value
 from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
-from ..loops.ir import Const, Expr, Function, LoopKind, ReduceOp, Space
+from ..loops.ir import BinaryOp, Const, Expr, Function, LoopKind, ReduceOp, Space
 from ..ops.pool import MaxPool, MaxPoolGather, Pool
 from ..types import DType
 from .anchored import Anchored
 from .binding import Binding, Lowered
 from .elements import Elements, Index
 from .epilogue import store_results
+from .planes import over_planes
+from .pool_rows import ROW_BYTES, ChannelRow, PlainRow, row_bytes
 from .tile import Span
 from .windows import UNROLLED, WindowAxis, over_parts, part_number, parts_of, window_axes
 
@@ -55,12 +58,24 @@ class Pooling(Anchored):
         return window_axes(self.op.window, self.binding.graph.type_of(self.inputs[0]).shape[2:])
 
     def lower(self) -> Lowered:
-        inner = 2 if self._in_channels else 1
-        outer = tuple(self.binding.var(hint) for hint in "ncdh"[: len(self.shape) - inner])
-        row = self._channels_of_row(outer) if self._in_channels else self._row(outer)
+        outer = tuple(self.binding.var(hint) for hint in "ncdhi"[: len(self.shape) - self._inner])
         loops = tuple(zip(outer, self.shape, strict=False))
+        if self._inner == 2:
+            body = ir.loop_nest(
+                loops, ChannelRow(self, outer[2:]).body(outer[:2]), LoopKind.PARALLEL
+            )
+        elif self.is_separable and row_bytes(self) <= ROW_BYTES:
+            source = self.binding.graph.type_of(self.inputs[0])
+            body = over_planes(
+                self.binding,
+                self.shape[:2],
+                source.nbytes,
+                loops[2:],
+                lambda planes: PlainRow(self, outer[2:], planes).body(),
+            )
+        else:
+            body = ir.loop_nest(loops, self._row(outer), LoopKind.PARALLEL)
         windows = "x".join(map(str, self.op.kernel))
-        body = ir.loop_nest(loops, row, LoopKind.PARALLEL)
         return self.binding.finish(body, f"windows of {windows} in rows")
 
     def _row(self, outer: Index) -> ir.Block:
@@ -78,40 +93,19 @@ class Pooling(Anchored):
         return self.binding.lanes(*self.binding.dtypes)
 
     @property
-    def _in_channels(self) -> bool:
-        """Whether the last axis is not pooled: it holds the channels of a block."""
+    def _inner(self) -> int:
+        """Axes of a row: two if the last one is not pooled, as it holds the channels of a block."""
         *outer, last = self.axes
-        return bool(outer) and last.is_trivial and not isinstance(self.op, MaxPoolGather)
+        blocked = bool(outer) and last.is_trivial and not isinstance(self.op, MaxPoolGather)
+        return 2 if blocked else 1
 
-    def _channels_of_row(self, outer: Index) -> ir.Block:
-        """A row of windows of all channels of a block, which are in lanes.
-
-        Most rows, and most windows of a row, touch no padding.
-        """
-        rows = self.axes[:-2]
-
-        def row(touched: bool) -> ir.Block:
-            body: ir.Block = ()
-            for span, touches in self.axes[-2].spans:
-                column, lane = self.binding.var("w"), self.binding.var("v")
-                flags = [touched and axis.has_padding for axis in rows]
-                index = (*outer, column + span.start, lane)
-                inside = self.window_touching(index, [*flags, touches, False])
-                vector = ir.For(lane, self.shape[-1], inside, LoopKind.VECTOR, self.lanes)
-                body += (ir.For(column, span.length, (vector,)),)
-            return body
-
-        conditions = [
-            (window >= axis.interior[0]) & (window < axis.interior[1])
-            for axis, window in zip(rows, outer[2:], strict=True)
-            if axis.has_padding
-        ]
-        if not conditions:
-            return row(False)
-        whole, *others = conditions
-        for other in others:
-            whole = whole & other
-        return (ir.If(whole, row(False), row(True)),)
+    @property
+    def is_separable(self) -> bool:
+        """Whether windows are rows of what columns are: largest or summed elements."""
+        if isinstance(self.op, MaxPoolGather) or self.needs_position:
+            return False
+        *outer, last = self.axes
+        return max(math.prod(a.kernel for a in outer), last.kernel) <= UNROLLED
 
     def _spans(self) -> list[tuple[Span, bool]]:
         if isinstance(self.op, MaxPoolGather):
@@ -126,28 +120,96 @@ class Pooling(Anchored):
 
     def window_touching(self, index: Index, touches: Sequence[bool]) -> ir.Block:
         """One window that may touch padding along some axes."""
-        if not isinstance(self.op, MaxPool):
-            return self._extremum_or_sum(index, touches, ReduceOp.ADD)
-        if self._needs_position:
+        if isinstance(self.op, MaxPool) and self.needs_position:
             return self._maximum_and_position(index, touches)
-        return self._extremum_or_sum(index, touches, ReduceOp.MAX)
+        return self._extremum_or_sum(index, touches)
 
     @cached_property
-    def _needs_position(self) -> bool:
+    def needs_position(self) -> bool:
         group, position = self.binding.group, Value(self.result.node, 1)
         readers = (self.binding.graph.inputs_of(name) for name in group.nodes)
         return position in group.outputs or any(position in values for values in readers)
 
-    def _extremum_or_sum(self, index: Index, touches: Sequence[bool], op: ReduceOp) -> ir.Block:
+    @property
+    def _reduction(self) -> ReduceOp:
+        return ReduceOp.MAX if isinstance(self.op, MaxPool) else ReduceOp.ADD
+
+    @property
+    def neutral(self) -> Const:
+        """What changes no window: padding."""
+        return Const(float(self._reduction.identity(self.dtype)), self.dtype)
+
+    def _extremum_or_sum(self, index: Index, touches: Sequence[bool]) -> ir.Block:
+        if not any(touches) and self.op.window.size <= UNROLLED:
+            elements = self.binding.elements()
+            parts = product(*(range(axis.kernel) for axis in self.axes))
+            places = [self._places(index[2:], part) for part in parts]
+            found = [self.element(elements, (*index[:2], *place)) for place in places]
+            result = self.combined(elements, [elements.name(x, "x") for x in found])
+            return elements.take_block() + self.store(result, index)
         total = self.binding.local("total", (), self.dtype, Space.REGISTER)
-        parts, x, body = self._part(index)
-        body += (ir.Accumulate(total, (), op, x),)
+        body = self.guarded_total(total, self.axes, index, touches, ())
+        return (*body, *self.store(ir.Load(total, ()), index))
+
+    def guarded_total(
+        self,
+        total: ir.Buffer,
+        axes: Sequence[WindowAxis],
+        index: Index,
+        touches: Sequence[bool],
+        column: Index,
+    ) -> ir.Block:
+        """What windows along some axes have in a column, without padding.
+
+        Arguments:
+            total: gets it.
+            axes: the axes.
+            index: sample, channel, and the windows along the axes.
+            touches: along which axes windows may touch padding.
+            column: the place along the other axes.
+        """
+        parts = tuple(self.binding.var("k") for _ in axes)
+        places = (a.place(w, k) for a, w, k in zip(axes, index[2:], parts, strict=True))
+        elements = self.binding.elements()
+        x = self.element(elements, (*index[:2], *places, *column))
+        body = (*elements.take_block(), ir.Accumulate(total, (), self._reduction, x))
         return (
             ir.Alloc(total),
-            ir.Store(total, (), Const(float(op.identity(self.dtype)), self.dtype)),
-            *over_parts(self.axes, parts, index[2:], touches, body),
-            *store_results(self.binding, {self.result: ir.Load(total, ())}, index),
+            ir.Store(total, (), self.neutral),
+            *over_parts(axes, parts, index[2:], touches, body),
         )
+
+    def combined(self, elements: Elements, given: Sequence[Expr]) -> Expr:
+        """The largest of some elements, or their sum.
+
+        A maximum of two that need not care for NaN is one instruction: the first element's stays,
+        and whether any other is one is asked of two at a time.
+        """
+        total, *others = given
+        if self._reduction is ReduceOp.ADD:
+            for x in others:
+                total = elements.name(ir.Binary(BinaryOp.ADD, total, x), "total")
+            return total
+        for x in others:
+            total = elements.name(ir.Select(total < x, x, total), "total")
+        missing = [ir.Call(Function.ISNAN, x) for x in others]
+        pairs: list[Expr] = [
+            ir.Binary(BinaryOp.OR, a, b) for a, b in zip(missing[::2], missing[1::2], strict=False)
+        ]
+        pairs += missing[len(pairs) * 2 :]
+        while len(pairs) > 1:
+            pairs = [*pairs[2:], ir.Binary(BinaryOp.OR, pairs[0], pairs[1])]
+        nan = Const(math.nan, self.dtype)
+        return elements.name(ir.Select(pairs[0], nan, total), "total") if pairs else total
+
+    def _places(self, windows: Index, part: Sequence[int]) -> Index:
+        """Where a part of a window lies."""
+        each = zip(self.axes, windows, part, strict=True)
+        return tuple(axis.place(window, ir.index(k)) for axis, window, k in each)
+
+    def store(self, total: Expr, index: Index) -> ir.Block:
+        """Stores what a window gives, and what follows on it."""
+        return store_results(self.binding, {self.result: total}, index)
 
     def _maximum_and_position(self, index: Index, touches: Sequence[bool]) -> ir.Block:
         """The maximum, and the number of the first part that holds it."""
@@ -193,12 +255,9 @@ class Pooling(Anchored):
         for start in range(0, len(parts), length):
             row: list[tuple[Expr, Expr]] = []
             for number, part in enumerate(parts[start : start + length], start):
-                places = (
-                    axis.place(window, ir.index(k))
-                    for axis, window, k in zip(self.axes, index[2:], part, strict=True)
-                )
+                places = self._places(index[2:], part)
                 elements = self.binding.elements()
-                x = elements.name(self._element(elements, (*index[:2], *places)), "x")
+                x = elements.name(self.element(elements, (*index[:2], *places)), "x")
                 body += elements.take_block()
                 row.append((x, Const(float(number), self.dtype)))
             lets, winner = self._first_of(row)
@@ -237,10 +296,10 @@ class Pooling(Anchored):
         parts = tuple(self.binding.var("k") for _ in self.axes)
         places = (a.place(w, k) for a, w, k in zip(self.axes, index[2:], parts, strict=True))
         elements = self.binding.elements()
-        x = self._element(elements, (*index[:2], *places))
+        x = self.element(elements, (*index[:2], *places))
         return parts, elements.name(x, "x"), elements.take_block()
 
-    def _element(self, elements: Elements, index: Index) -> Expr:
+    def element(self, elements: Elements, index: Index) -> Expr:
         """The element of the input at a place."""
         return elements.at(self.inputs[0], index) if self.read is None else self.read(index)
 

@@ -1,0 +1,232 @@
+"""Rows of windows, of some planes at a time.
+
+What windows have in a column of the input, its largest element or the sum, is computed once for all
+windows that overlap there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ..loops import ir
+from ..loops.ir import Buffer, Expr, LoopKind, Space
+from .bands import row_length
+from .elements import Elements, Index
+from .planes import TOGETHER, Planes
+from .tile import Span, panels
+from .windows import WindowAxis
+
+if TYPE_CHECKING:
+    from .pool import Pooling
+
+# Windows side by side that share columns in registers.
+_TOGETHER = 4
+# What waits on the stack stays in the first-level cache.
+ROW_BYTES = 16 * 1024
+
+
+@dataclass
+class _Row:
+    """A row of windows.
+
+    Arguments:
+        pooling: what is computed.
+        rows: the windows along all axes but that of the row.
+    """
+
+    pooling: Pooling
+    rows: Index
+
+    def column(self, elements: Elements, plane: Index, column: Index) -> Expr:
+        """What the windows have in a column, where they touch no padding above or below."""
+        pooling = self.pooling
+        places: list[Index] = [()]
+        for axis, window in zip(pooling.axes, self.rows, strict=False):
+            parts = [axis.place(window, ir.index(k)) for k in range(axis.kernel)]
+            places = [(*place, part) for place in places for part in parts]
+        found = [pooling.element(elements, (*plane, *place, *column)) for place in places]
+        return pooling.combined(elements, [elements.name(x, "x") for x in found])
+
+    @property
+    def interior(self) -> Expr | None:
+        """Whether the windows touch no padding above or below; None: they never do."""
+        condition: Expr | None = None
+        for axis, window in zip(self.pooling.axes, self.rows, strict=False):
+            if axis.has_padding:
+                inside = (window >= axis.interior[0]) & (window < axis.interior[1])
+                condition = inside if condition is None else condition & inside
+        return condition
+
+
+class ChannelRow(_Row):
+    """Channels of a block are in lanes."""
+
+    @property
+    def axis(self) -> WindowAxis:
+        """Along which the windows lie."""
+        return self.pooling.axes[-2]
+
+    def body(self, plane: Index) -> ir.Block:
+        """All windows.
+
+        Arguments:
+            plane: sample and block of channels.
+        """
+        interior = self.interior
+        if interior is None:
+            return self._windows(plane, False)
+        return (ir.If(interior, self._windows(plane, False), self._windows(plane, True)),)
+
+    def _windows(self, plane: Index, touched: bool) -> ir.Block:
+        """All windows; touched: whether they may touch padding above or below."""
+        pooling = self.pooling
+        flags = [touched and axis.has_padding for axis in pooling.axes[:-2]]
+        body: ir.Block = ()
+        for span, touches in self.axis.spans:
+            apart = touched or touches or not pooling.is_separable
+            for group in panels(span.length, 1 if apart else self._together):
+                number, loops = pooling.binding.loop("w", group.count)
+                first = number * group.length + (span.start + group.start)
+                lane = pooling.binding.var("v")
+                if apart:
+                    index = (*plane, *self.rows, first, lane)
+                    inside = pooling.window_touching(index, [*flags, touches, False])
+                else:
+                    inside = self._group(plane, first, group.length, lane)
+                channels = pooling.shape[-1]
+                vector = ir.For(lane, channels, inside, LoopKind.VECTOR, pooling.lanes)
+                body += ir.loop_nest(loops, (vector,))
+        return body
+
+    @property
+    def _together(self) -> int:
+        """Windows whose columns are shared."""
+        overlaps = self.axis.stride <= (self.axis.kernel - 1) * self.axis.dilation
+        return _TOGETHER if overlaps else 1
+
+    def _group(self, plane: Index, first: Expr, count: int, lane: Expr) -> ir.Block:
+        """Windows side by side that touch no padding."""
+        axis, pooling = self.axis, self.pooling
+        elements = pooling.binding.elements()
+        columns: dict[int, Expr] = {}
+        body: ir.Block = ()
+        for number in range(count):
+            parts = [number * axis.stride + k * axis.dilation for k in range(axis.kernel)]
+            for part in parts:
+                if part not in columns:
+                    place = axis.place(first, ir.index(0)) + part
+                    columns[part] = self.column(elements, plane, (place, lane))
+            total = pooling.combined(elements, [columns[part] for part in parts])
+            body += elements.take_block()
+            body += pooling.store(total, (*plane, *self.rows, first + number, lane))
+        return body
+
+
+def row_bytes(pooling: Pooling) -> int:
+    """What waits on the stack for a row of windows of all planes."""
+    return TOGETHER * _width(pooling.axes[-1]) * pooling.dtype.size
+
+
+def _width(axis: WindowAxis) -> int:
+    """Places from the first to the last one of all windows, padding included."""
+    return (axis.windows - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1
+
+
+@dataclass
+class PlainRow(_Row):
+    """Neighbouring places are in lanes. What the windows have in each column waits on the stack,
+    between what padding has.
+
+    Arguments:
+        planes: of which planes.
+    """
+
+    planes: Planes
+
+    @property
+    def axis(self) -> WindowAxis:
+        """Along which the windows lie."""
+        return self.pooling.axes[-1]
+
+    @property
+    def shift(self) -> int:
+        """Where padding begins, so that the first place that is none begins a vector."""
+        return -self.axis.low % self.pooling.lanes
+
+    @cached_property
+    def columns(self) -> Buffer:
+        """Of all planes, each of which begins a vector."""
+        lanes = self.pooling.lanes
+        shape = (self.planes.count, -(-(self.shift + _width(self.axis)) // lanes) * lanes)
+        return self.pooling.binding.local("columns", shape, self.pooling.dtype, Space.STACK)
+
+    def body(self) -> ir.Block:
+        return (
+            ir.Alloc(self.columns),
+            *self.planes.each(self._fill),
+            *self.planes.each(self._windows),
+        )
+
+    def _fill(self, plane: Index, number: Expr) -> ir.Block:
+        """What the windows have in each column, and what padding has."""
+        pooling, real = self.pooling, row_length(self.axis)
+        body: ir.Block = ()
+        behind = self.axis.low + real
+        for span in (Span(0, self.axis.low), Span(behind, _width(self.axis) - behind)):
+            if span.length > 0:
+                var = pooling.binding.var("c")
+                store = ir.Store(
+                    self.columns, (number, var + (span.start + self.shift)), pooling.neutral
+                )
+                body += (ir.For(var, span.length, (store,)),)
+        interior = self.interior
+        whole = self._over(real, lambda place: self._column(plane, number, place))
+        if interior is None:
+            return body + whole
+        partly = self._over(real, lambda place: self._part_of_column(plane, number, place))
+        return (*body, ir.If(interior, whole, partly))
+
+    def _column(self, plane: Index, number: Expr, place: Expr) -> ir.Block:
+        elements = self.pooling.binding.elements()
+        total = self.column(elements, plane, (place,))
+        return (*elements.take_block(), self._keep(number, place, total))
+
+    def _part_of_column(self, plane: Index, number: Expr, place: Expr) -> ir.Block:
+        pooling = self.pooling
+        total = pooling.binding.local("total", (), pooling.dtype, Space.REGISTER)
+        axes = pooling.axes[:-1]
+        touches = [axis.has_padding for axis in axes]
+        body = pooling.guarded_total(total, axes, (*plane, *self.rows), touches, (place,))
+        return (*body, self._keep(number, place, ir.Load(total, ())))
+
+    def _keep(self, number: Expr, place: Expr, total: Expr) -> ir.Stmt:
+        index = (number, place + (self.shift + self.axis.low))
+        return ir.Store(self.columns, index, total)
+
+    def _windows(self, plane: Index, number: Expr) -> ir.Block:
+        return self._over(self.axis.windows, lambda window: self._window(plane, number, window))
+
+    def _window(self, plane: Index, number: Expr, window: Expr) -> ir.Block:
+        pooling, axis = self.pooling, self.axis
+        elements = pooling.binding.elements()
+        places = (
+            window * axis.stride + (self.shift + k * axis.dilation) for k in range(axis.kernel)
+        )
+        parts = [elements.name(ir.Load(self.columns, (number, p)), "x") for p in places]
+        total = pooling.combined(elements, parts)
+        return elements.take_block() + pooling.store(total, (*plane, *self.rows, window))
+
+    def _over(self, extent: int, body: Callable[[Expr], ir.Block]) -> ir.Block:
+        """Places of a row in whole vectors: the last one begins earlier if it must."""
+        lanes = self.pooling.lanes
+        while lanes > extent:
+            lanes //= 2
+        result: ir.Block = ()
+        rest = extent % lanes
+        for span in [Span(0, extent - rest), *([Span(extent - lanes, lanes)] if rest else [])]:
+            var = self.pooling.binding.var("c")
+            result += (ir.For(var, span.length, body(var + span.start), LoopKind.VECTOR, lanes),)
+        return result
