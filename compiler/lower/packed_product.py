@@ -79,11 +79,19 @@ class PackedProduct:
         return level(self.product.rows, most_rows(self.target, self.vectors))
 
     @cached_property
+    def together(self) -> int:
+        """Groups in a tile: all, where one tile has room for all rows. Each element of a row is
+        loaded once for all of them, and memory gives more to several streams than to one.
+        """
+        rows = self.product.rows
+        return self.groups if self._fits(rows * self.groups) else 1
+
+    @cached_property
     def phases(self) -> int:
         """How many sums a column has, of every so manieth term: a tile of few rows would wait for
         its additions.
         """
-        height = self.blocks[0].length
+        height = self.blocks[0].length * self.together
         count = -(-_ACCUMULATORS // (height * self.vectors))
         return count if self._fits(height * count) else 1
 
@@ -188,15 +196,17 @@ class _Task:
             body += ir.loop_nest(((i, self.rows), (g, self.whole.groups)), (row,))
         for span in self.panels:
             g, p = self.var("g"), self.var("panel")
-            tiles = self._panel(g, p * span.length + span.start, span.length)
-            body += ir.loop_nest(((g, self.whole.groups), (p, span.count)), tiles)
+            group = g * self.whole.together
+            tiles = self._panel(group, p * span.length + span.start, span.length)
+            rounds = self.whole.groups // self.whole.together
+            body += ir.loop_nest(((g, rounds), (p, span.count)), tiles)
         return body + self._finish()
 
     def _panel(self, group: Expr, column: Expr, width: int) -> ir.Block:
         """The sums of a panel.
 
         Arguments:
-            group: of columns.
+            group: of columns, the first one.
             column: the first one, in the task.
             width: how many there are.
         """
@@ -238,7 +248,7 @@ class _Tile:
     Arguments:
         task: what it belongs to.
         row, rows: the first row, in the task, and how many there are.
-        group: of columns.
+        group: of columns, the first one.
         column: the first one, in the task; they are those of a panel.
     """
 
@@ -263,8 +273,9 @@ class _Tile:
         """
         task, product, phases = self.task, self.task.product, self.whole.phases
         columns = Columns(width, product.lanes, product.dtype)
-        tile = product.local("tile", (phases, self.rows, width), Space.REGISTER)
-        k, u, m, v = (task.var(hint) for hint in ("k", "u", "m", "v"))
+        shape = (phases, self.rows, self.whole.together, width)
+        tile = product.local("tile", shape, Space.REGISTER)
+        k, u, m, g, v = (task.var(hint) for hint in ("k", "u", "m", "g", "v"))
         body = self._clear(tile, columns) + self._ask_for_addends(width)
         for span in panels(terms, phases):
             depth = k * span.length + span.start
@@ -274,53 +285,57 @@ class _Tile:
             body += (ir.For(k, span.count, inside),)
         keep: dict[int, ir.Block] = {}
         for c, _ in columns.parts:
-            total: Expr = ir.Load(tile, (ir.index(0), m, v + c))
+            total: Expr = ir.Load(tile, (ir.index(0), m, g, v + c))
             for phase in range(1, phases):
-                more = ir.Load(tile, (ir.index(phase), m, v + c))
+                more = ir.Load(tile, (ir.index(phase), m, g, v + c))
                 total = ir.binary(ir.BinaryOp.ADD, total, more)
-            place = (self.row + m, self.group, self.column + (v + c))
+            place = (self.row + m, self.group + g, self.column + (v + c))
             if task.is_collected:
                 keep[c] = (ir.Accumulate(task.sums, place, ReduceOp.ADD, total),)
             else:
                 keep[c] = (ir.Store(task.sums, place, total),)
-        return (*body, ir.For(m, self.rows, columns.each(v, keep), LoopKind.UNROLLED))
+        nest = ((m, self.rows), (g, self.whole.together))
+        return (*body, *ir.loop_nest(nest, columns.each(v, keep), LoopKind.UNROLLED))
 
     def _ask_for_addends(self, width: int) -> ir.Block:
         """Asks for what is combined with these very sums, such as a step's slice of a sequence:
         rows far apart in memory, which processors do not follow by themselves.
         """
-        product, m = self.task.product, self.task.var("m")
+        product = self.task.product
+        m, g = self.task.var("m"), self.task.var("g")
         shape = product.binding.shape(product.result)
         row = self.task.first + self.row + m
-        column = self.group * self.whole.columns + (self.task.start + self.column)
+        column = (self.group + g) * self.whole.columns + (self.task.start + self.column)
         requests = tuple(
             ir.Prefetch(buffer, (row, column + lane))
             for value, buffer in product.binding.inputs.items()
             if value not in product.operands and buffer.shape == shape
             for lane in range(0, width, _LINE // product.dtype.size)
         )
-        return (ir.For(m, self.rows, requests, LoopKind.UNROLLED),) if requests else ()
+        nest = ((m, self.rows), (g, self.whole.together))
+        return ir.loop_nest(nest, requests, LoopKind.UNROLLED) if requests else ()
 
     def _clear(self, tile: Buffer, columns: Columns) -> ir.Block:
-        phase, m, v = (self.task.var(hint) for hint in ("u", "m", "v"))
+        phase, m, g, v = (self.task.var(hint) for hint in ("u", "m", "g", "v"))
         zero = self.task.product.zero
         stores: dict[int, ir.Block] = {
-            c: (ir.Store(tile, (phase, m, v + c), zero),) for c, _ in columns.parts
+            c: (ir.Store(tile, (phase, m, g, v + c), zero),) for c, _ in columns.parts
         }
-        nest = ((phase, self.whole.phases), (m, self.rows))
+        nest = ((phase, self.whole.phases), (m, self.rows), (g, self.whole.together))
         return (ir.Alloc(tile), *ir.loop_nest(nest, columns.each(v, stores), LoopKind.UNROLLED))
 
     def _step(self, tile: Buffer, columns: Columns, phase: Expr, term: Expr) -> ir.Block:
         """Adds a term."""
-        m, v = self.task.var("m"), self.task.var("v")
+        m, g, v = (self.task.var(hint) for hint in ("m", "g", "v"))
         lets, x = self.task.product.left(self.task.first + self.row + m, term)
         number = (self.task.start + self.column) // self.whole.width
         add: dict[int, ir.Block] = {}
         for c, _ in columns.parts:
-            w = ir.Load(self.whole.packed, (self.group, number, term, v + c))
+            w = ir.Load(self.whole.packed, (self.group + g, number, term, v + c))
             xw = ir.binary(ir.BinaryOp.MUL, x, w)
-            add[c] = (ir.Accumulate(tile, (phase, m, v + c), ReduceOp.ADD, xw),)
-        return (ir.For(m, self.rows, (*lets, *columns.each(v, add)), LoopKind.UNROLLED),)
+            add[c] = (ir.Accumulate(tile, (phase, m, g, v + c), ReduceOp.ADD, xw),)
+        inside = ir.For(g, self.whole.together, columns.each(v, add), LoopKind.UNROLLED)
+        return (ir.For(m, self.rows, (*lets, inside), LoopKind.UNROLLED),)
 
     def _ahead(self, term: Expr, terms: int, done: Expr, order: Expr) -> ir.Block:
         """Asks for the next chunk, which lies behind this one; every block of rows for its share.
