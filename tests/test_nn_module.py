@@ -322,6 +322,17 @@ def test_parameters_in_lists_are_tensors_in_forward() -> None:
 # -- running on arrays ----------------------------------------------------------------------------
 
 
+def test_arrays_are_given_by_name_in_any_order() -> None:
+    class Difference(nn.Module):
+        def forward(self, a: Any, b: Any = 0.0, c: Any = 0.0) -> Any:
+            return a * 100 + b * 10 + c
+
+    one, two, three = (np.full(2, n, np.float32) for n in (1, 2, 3))
+    expected = np.full(2, 123, np.float32)
+    np.testing.assert_array_equal(Difference()(c=three, b=two, a=one), expected)
+    np.testing.assert_array_equal(Difference()(one, c=three, b=two), expected)
+
+
 def test_a_network_runs_on_arrays() -> None:
     net = nn.Linear(2, 1)
     net.weight.data[:], net.bias.data[:] = [[3, 4]], 5

@@ -15,7 +15,7 @@ from ...compiler.types import Array
 from . import init
 from .module import Module
 from .structure import hashable, map_structure
-from .trace import Traced, spec, trace_call
+from .trace import Traced, bind, spec, trace_call
 
 # What has been traced, by module; then by modes and types, for one version of all modules.
 _TRACED: WeakKeyDictionary[Module, tuple[int, dict[Any, Traced]]] = WeakKeyDictionary()
@@ -43,7 +43,8 @@ def run(module: Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         arrays.append(value)
         return spec(value)
 
-    types = map_structure(tuple(args), collect), map_structure(dict(kwargs), collect)
+    bound = bind(module, type(module).__name__, args, kwargs)
+    types = map_structure(bound.args, collect), map_structure(bound.kwargs, collect)
     traced = _traced(module, *types)
     feeds = dict(zip(traced.inputs, arrays, strict=True))
     feeds |= {name: state.data for name, state in traced.states.items()}

@@ -95,7 +95,7 @@ def trace_call(
 ) -> Traced:
     """`trace`, with everything that is needed to run the graph in place of the call."""
     title = name or _title(target)
-    bound = _bind(target, title, args, kwargs)
+    bound = bind(target, title, args, kwargs)
     graph = Graph(title)
     inputs: list[str] = []
 
@@ -127,9 +127,14 @@ def _title(target: Module | Callable[..., Any]) -> str:
     return "graph" if name == "<lambda>" else name
 
 
-def _bind(
+def bind(
     target: Module | Callable[..., Any], title: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> inspect.BoundArguments:
+    """Arguments in the order of the parameters.
+
+    Raises:
+        UsageError: they do not fit.
+    """
     if not callable(target):
         raise UsageError(f"{target!r} is neither a module nor a function")
     signature = inspect.signature(target.forward if isinstance(target, Module) else target)

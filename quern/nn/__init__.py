@@ -25,6 +25,7 @@ from ..frontends.nn.activation import (
     Softsign,
     Tanh,
 )
+from ..frontends.nn.attention import MultiheadAttention
 from ..frontends.nn.container import (
     ModuleDict,
     ModuleList,
@@ -145,6 +146,13 @@ from ..frontends.nn.state import (
     Buffer,
     Parameter,
 )
+from ..frontends.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from . import functional, init
 
 __all__ = [
@@ -228,6 +236,7 @@ __all__ = [
     "ModuleDict",
     "ModuleList",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
@@ -256,6 +265,11 @@ __all__ = [
     "Softplus",
     "Softsign",
     "Tanh",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Unflatten",
     "Upsample",
     "UpsamplingBilinear2d",

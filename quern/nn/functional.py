@@ -25,6 +25,7 @@ from ..frontends.nn.functional.activation import (
     softsign,
     tanh,
 )
+from ..frontends.nn.functional.attention import scaled_dot_product_attention
 from ..frontends.nn.functional.convolution import (
     bilinear,
     bmm,
@@ -198,6 +199,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import numpy as np
 
 from ....compiler.ops.base import apply
 from ....compiler.ops.einsum import Einsum
 from ....compiler.ops.linear import matmul
 from ....compiler.tensor import Tensor
-from ....compiler.types import DType
-from ...nn.functional import activation, convolution, dropout, normalization, pooling, shape
-from ..table import OPERATORS, dtype_of, graph, operator, refuse_unless
+from ...nn.functional import (
+    activation,
+    attention,
+    convolution,
+    dropout,
+    normalization,
+    pooling,
+    shape,
+)
+from ..table import OPERATORS, dtype_of, operator, refuse_unless
 
 _SAME: dict[str, Callable[..., Any]] = {
     "linear.default": convolution.linear,
@@ -122,21 +126,10 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """softmax(q kᵀ scale + mask) v (Vaswani et al., 2017)."""
     refuse_unless(not enable_gqa, "attention of grouped queries")
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = matmul(query * factor, key.transpose(-2, -1))
-    if is_causal:
-        seen = np.tril(np.ones((query.shape[-2], key.shape[-2]), bool))
-        attn_mask = graph().constant(seen)
-    if attn_mask is not None:
-        scores = (
-            attn_mask.where(scores, -math.inf)
-            if attn_mask.dtype is DType.BOOL
-            else scores + attn_mask
-        )
-    weights = activation.softmax(scores, -1)
-    return matmul(dropout.dropout(weights, dropout_p) if dropout_p else weights, value)
+    return attention.scaled_dot_product_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale
+    )
 
 
 # -- norms ----------------------------------------------------------------------------------------
