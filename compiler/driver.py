@@ -36,6 +36,7 @@ from .passes.hoist import Prepared, hoist
 from .passes.hoist_steps import HoistSteps
 from .passes.join_slices import JoinSlices
 from .passes.merge_recurrences import MergeRecurrences
+from .passes.pack_products import PackProducts
 from .passes.partition import partition
 from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
@@ -123,6 +124,7 @@ def standard_passes(
         Subsample(),
         *_simplification(),
         StepPasses((Expand(), *_simplification()), target),
+        PackProducts(target),
     )
 
 

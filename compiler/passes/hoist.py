@@ -34,13 +34,13 @@ def hoist(graph: Graph) -> Prepared:
     """
     if graph.updates:
         return Prepared(graph, None)
-    known = _known(graph)
+    fixed = known(graph)
     roots = [
         n.name
         for n in graph.nodes()
-        if n.name in known
+        if n.name in fixed
         and not isinstance(n.op, Leaf | mv.Reshape | mv.Transpose | mv.Broadcast)
-        and _is_needed_outside(graph, n, known)
+        and _is_needed_outside(graph, n, fixed)
     ]
     if not roots:
         return Prepared(graph, None)
@@ -76,15 +76,15 @@ def _needed(graph: Graph) -> Graph:
     return part
 
 
-def _known(graph: Graph) -> set[str]:
+def known(graph: Graph) -> set[str]:
     """Nodes that depend on states and constants alone."""
-    known: set[str] = set()
+    found: set[str] = set()
     for node in graph.nodes():
         inputs = graph.inputs_of(node.name)
         leaf = isinstance(node.op, State | Constant)
-        if leaf or (inputs and all(v.node in known for v in inputs)):
-            known.add(node.name)
-    return known
+        if leaf or (inputs and all(v.node in found for v in inputs)):
+            found.add(node.name)
+    return found
 
 
 def _is_needed_outside(graph: Graph, node: Node, known: set[str]) -> bool:

@@ -7,23 +7,19 @@ from dataclasses import dataclass, field, replace
 
 from ..body import Body
 from ..graph import Graph, Node, Value
-from ..joining import is_column_group
 from ..llvm.target import Target
 from ..lower.tile import VECTORS
 from ..ops.base import apply
 from ..ops.blocked import PackWeight
 from ..ops.leaf import Constant, Input
-from ..ops.linear import MatMul, PackedMatMul
-from ..ops.movement import Slice, Transpose
-from ..ops.pointwise import Pointwise
+from ..ops.linear import PackedMatMul
+from ..ops.movement import Transpose
 from ..ops.recurrence import Recurrence
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from ..types import TensorType
 from .base import Pass
-
-# Products with smaller matrices read them where they are.
-_SMALL = 16
+from .pack_products import column_groups, is_packable
 
 
 @dataclass(frozen=True)
@@ -116,12 +112,12 @@ class _Loop:
         own = {Value(n): x for n, x in zip(names, inputs, strict=True)}
         fixed = set(self.op.split(list(own))[2])
         for inside in self.body.nodes():
-            if self.target is None or not _pays(inside, self.body):
+            if self.target is None or not is_packable(inside, self.body):
                 continue
             matrix, transposed = self._matrix(self.body.inputs_of(inside.name)[1])
             if matrix in fixed:
                 lanes = self.target.vector_bits // (8 * inside.types[0].dtype.size)
-                groups, x = self._groups(inside, lanes), own[matrix]
+                groups, x = column_groups(self.body, inside, lanes), own[matrix]
                 if groups > 1 and not transposed:
                     x, transposed = x.transpose(), True
                 x = apply(PackWeight(groups, VECTORS * lanes, not transposed), x)
@@ -129,36 +125,9 @@ class _Loop:
                 self.invariants[name] = x.type, x
                 yield inside.name, name
 
-    def _groups(self, node: Node, lanes: int) -> int:
-        """Into how many equal parts of its columns a product is cut by what reads it."""
-        shape = node.types[0].shape
-        found, stack, seen = set[Slice](), [node.name], set[str]()
-        while stack:
-            name = stack.pop()
-            seen.add(name)
-            for user in map(self.body.node, self.body.users_of(name)):
-                if isinstance(user.op, Slice):
-                    found.add(user.op)
-                elif isinstance(user.op, Pointwise) and user.types[0].shape == shape:
-                    stack += [user.name] if user.name not in seen else []
-        widths = {op.size[1] for op in found}
-        if len(widths) != 1 or (width := widths.pop()) < lanes or shape[1] % width:
-            return 1
-        groups = shape[1] // width
-        return groups if all(is_column_group(op, shape, groups) for op in found) else 1
-
     def _matrix(self, value: Value) -> tuple[Value, bool]:
         """What a matrix is, and whether it is the transpose of that."""
         node = self.body.producer(value)
         if isinstance(node.op, Transpose):
             return self.body.inputs_of(node.name)[0], True
         return value, False
-
-
-def _pays(node: Node, body: Graph) -> bool:
-    """Whether a node is a product that a packed matrix makes faster."""
-    if not isinstance(node.op, MatMul) or node.types[0].rank != 2:
-        return False
-    columns = node.types[0].shape[1]
-    depth = body.type_of(body.inputs_of(node.name)[0]).shape[1]
-    return node.types[0].dtype.is_float and min(columns, depth) >= _SMALL
