@@ -17,8 +17,10 @@ from quern.compiler.llvm.target import Target
 from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.independence import prove_race_free
 from quern.compiler.loops.interpreter import interpret
-from quern.compiler.loops.ir import Kernel
+from quern.compiler.loops.ir import Block, For, If, Kernel, Prefetch, walk
 from quern.compiler.lower.lower import lower
+from quern.compiler.lower.slide import Slide
+from quern.compiler.lower.weight_form import weight_form
 from quern.compiler.ops.base import apply
 from quern.compiler.ops.blocked import BlockedConvWeightGradient, blocked
 from quern.compiler.ops.conv import ConvWeightGradient
@@ -195,6 +197,35 @@ def test_few_results_of_many_pixels_are_summed_in_parts() -> None:
     results = [run_kernel(kernel, [x, dy, None], pieces=n)[-1] for n in (1, 5)]
     np.testing.assert_allclose(results[0].reshape(expected.shape), expected, rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(results[0], results[1], "the same bits on any threads")
+
+
+def test_each_line_of_the_results_is_asked_for_while_the_last_pixels_are_multiplied() -> None:
+    def asked(block: Block) -> int:
+        count = 0
+        for each in block:
+            if isinstance(each, Prefetch):
+                assert each.buffer is kernel.parameters[-1]
+                count += 1
+            elif isinstance(each, For | If):
+                count += asked(each.body) * (each.extent if isinstance(each, For) else 1)
+        return count
+
+    kernel = Case(1, 256, 128, (5, 5), square(1)).kernel()
+    lines = kernel.parameters[-1].nbytes // 64
+    assert lines <= asked(kernel.body) <= 1.5 * lines
+    kernel = Case(4, 256, 128, (12, 12), square(1)).kernel()
+    assert any(
+        isinstance(each, If) and isinstance(each.body[0], Prefetch) for each in walk(kernel.body)
+    )
+
+
+@pytest.mark.parametrize("outputs", [64, 128, 144])
+def test_what_a_tile_reads_remains_in_the_first_level_cache(outputs: int) -> None:
+    """Of single pixels: those of one block of input channels and of a panel of output channels."""
+    pixels = Slide(784, (0, 1), 1, 0, 1, 1, (0, 1))
+    form = weight_form(outputs, 512, 1, 1, [pixels], (8, 8), lanes=8, registers=16, size=4)
+    (blocks,) = {span.length for span in form.boxes(form.task_blocks, form.vectors)["c"]}
+    assert 4 * form.block["p0"] * (blocks * form.inner + form.panel) <= 32 * 1024
 
 
 def test_infinities_and_nans_stay_where_they_belong() -> None:

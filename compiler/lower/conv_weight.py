@@ -7,6 +7,7 @@ input channels and taps; each pixel of dy adds an outer product to it. It stays 
 some hundred pixels and is then added to sums on the stack, which keeps rounding errors small, and
 lets all tiles of a task walk the same pixels while these are in cache. What the windows of these
 pixels read is copied first, dense and with zeros for the padding, unless it is dense already.
+While the last pixels are multiplied, tiles ask for the places of the results (`weight_ahead.py`).
 
 In a convolution of few channels a group the lanes of a vector belong to several groups, and the
 copy of x has for each lane what its group reads: `Form.spread`.
@@ -26,7 +27,7 @@ from ..graph import Graph, Value
 from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
-from ..loops.ir import Buffer, LoopKind, Space
+from ..loops.ir import Buffer, Expr, LoopKind, Space
 from .binding import Binding, Lowered
 from .depthwise_weight import depthwise_weight
 from .grouped_weight import lower_grouped_weight
@@ -129,10 +130,28 @@ class Task:
             for name, extent in self.form.pixels.items()
         }
 
+    @property
+    def is_one_block(self) -> bool:
+        """Whether there is only one block of pixels, whose sums are all."""
+        return all(sum(s.count for s in spans) == 1 for spans in self.pixel_spans.values())
+
+    def is_last(self, start: Starts) -> list[Expr]:
+        """The conditions under which a block of pixels is the task's last one."""
+        conditions: list[Expr] = []
+        for name, spans in self.pixel_spans.items():
+            if not spans:
+                continue
+            last = spans[-1].start + (spans[-1].count - 1) * spans[-1].length
+            if last:
+                conditions.append(start[name] >= self.start.get(name, ir.index(0)) + last)
+        return conditions
+
     def lower(self) -> ir.Block:
-        """Its sums, cleared, added up and stored."""
+        """Its sums, added up and stored."""
+        buffers = [b for b in (self.sums, self.band, self.packed) if b is not None]
+        clear = () if self.is_one_block else self._clear()
         pixels = over_spans(self.whole.binding, self.pixel_spans, self._add)
-        return (*self._clear(), *pixels, *self._finish())
+        return (*map(ir.Alloc, buffers), *clear, *pixels, *self._finish())
 
     def _clear(self) -> ir.Block:
         rows, row, lane = self.sums.shape[1], self.whole.binding.var("r"), self.var("v")
@@ -141,8 +160,7 @@ class Task:
         store = ir.Store(self.sums, (panel, row, lane), zero)
         loop = ir.For(lane, self.sums.shape[2], (store,), LoopKind.VECTOR, self.form.lanes)
         nest = ((panel, self.sums.shape[0]), (row, rows))
-        buffers = [b for b in (self.sums, self.band, self.packed) if b is not None]
-        return (*map(ir.Alloc, buffers), *ir.loop_nest(nest, (loop,)))
+        return ir.loop_nest(nest, (loop,))
 
     def var(self, hint: str) -> ir.Var:
         return self.whole.binding.var(hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
 
@@ -28,6 +28,9 @@ _PIXELS = 1024
 _MULTIPLY_ADDS = 2
 _LOADS = 2
 _LATENCY = 4
+# Bytes of the first-level cache, and how many come into it in a cycle.
+_NEAR = 32 * 1024
+_COMING = 32
 # Cycles of a tile beside its products, and what must be gained by tiles of another size, each of
 # which is more code to compile.
 _TILE = 20
@@ -46,7 +49,7 @@ class Form:
         kernel: taps along each spatial axis.
         spread: whether the lanes of a vector belong to several groups.
         lanes: of a vector.
-        registers: how many vectors the machine holds.
+        machine: what tiles depend on.
         vectors: in a panel of output channels.
         columns: output channels in a task.
         task_blocks: blocks of input channels in a task.
@@ -62,7 +65,7 @@ class Form:
     kernel: Shape
     spread: bool
     lanes: int
-    registers: int
+    machine: _Panel
     vectors: int
     columns: int
     task_blocks: int
@@ -113,30 +116,44 @@ class Form:
         }
 
     def _machine(self, vectors: int) -> _Panel:
-        terms = math.prod(self.block.values())
-        return _Panel(vectors, self.registers, self.spread, terms)
+        return replace(self.machine, vectors=vectors)
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """What the cost of a tile depends on, beside its rows."""
+    """What the cost of a tile depends on, beside its rows.
+
+    Arguments:
+        vectors: of dy.
+        registers: how many vectors the machine holds.
+        spread: whether each row has vectors of x.
+        terms: pixels.
+        dy, x: bytes of a vector of dy, and of a block of input channels of x, for all pixels.
+    """
 
     vectors: int
     registers: int
     spread: bool
     terms: int
+    dy: int
+    x: int
 
     @property
     def most_rows(self) -> int:
         """Accumulators, the vectors of dy, and one of x."""
         return max(1, (self.registers - self.vectors - 1) // self.vectors)
 
-    def cycles(self, rows: int) -> float:
-        """Of a tile."""
+    def cycles(self, rows: int, blocks: int) -> float:
+        """Of a tile, whose rows are of so many blocks of input channels.
+
+        The panel of dy remains in the first-level cache from tile to tile if there is room.
+        """
         products = rows * self.vectors
         loads = self.vectors + (products if self.spread else rows)
         step = max(products / _MULTIPLY_ADDS, loads / _LOADS, _LATENCY)
-        return max(self.terms, 1) * step + _TILE + 3 * products / _LOADS
+        panel, coming = self.vectors * self.dy, blocks * self.x
+        coming += panel if panel + coming > _NEAR else 0
+        return max(max(self.terms, 1) * step, coming / _COMING) + _TILE + 3 * products / _LOADS
 
 
 @lru_cache(maxsize=4096)
@@ -152,7 +169,8 @@ def _box(extents: Shape, panel: _Panel) -> tuple[Shape, float]:
         box = lengths[::-1]
         spans = [balanced(n, length) for n, length in zip(extents, box, strict=True)]
         cost = sum(
-            math.prod(s.count for s in each) * panel.cycles(math.prod(s.length for s in each))
+            math.prod(s.count for s in each)
+            * panel.cycles(math.prod(s.length for s in each), each[0].length)
             for each in product(*spans)
         )
         cost *= 1 + _VARIANT * (math.prod(map(len, spans)) - 1)
@@ -202,10 +220,12 @@ def weight_form(
     pixels = {"n": samples, **{f"p{i}": s.count for i, s in enumerate(slides)}}
     count = depth // inner if depth else 0
     task_blocks = _even(count, max(1, _ROWS // (inner * math.prod(kernel))))
-    task_blocks, block = _pixel_blocks(pixels, slides, task_blocks, lanes if spread else inner)
+    width = lanes if spread else inner
+    task_blocks, block, read = _pixel_blocks(pixels, slides, task_blocks, width * size)
     limit = max(lanes, _SUMS // (size * max(1, task_blocks) * inner * math.prod(kernel)))
     rows = (task_blocks, inner, *kernel)
-    machine = _Panel(1, registers, spread, math.prod(block.values()))
+    terms = math.prod(block.values())
+    machine = _Panel(1, registers, spread, terms, terms * lanes * size, read)
     vectors, columns_of_task = _columns(columns, lanes, lanes if spread else limit, rows, machine)
     tasks = (1 if spread else groups) * -(-count // max(task_blocks, 1))
     tasks *= -(-columns // columns_of_task)
@@ -217,7 +237,7 @@ def weight_form(
         kernel,
         spread,
         lanes,
-        registers,
+        machine,
         vectors,
         columns_of_task,
         task_blocks,
@@ -236,14 +256,15 @@ def _even(extent: int, most: int) -> int:
 
 def _pixel_blocks(
     pixels: Mapping[str, int], slides: Sequence[Slide], blocks: int, width: int
-) -> tuple[int, dict[str, int]]:
-    """Blocks of input channels of a task, and pixels at a time, so that what they read of x fits.
+) -> tuple[int, dict[str, int], int]:
+    """Blocks of input channels of a task, pixels at a time, so that what they read of x fits, and
+    how many bytes that are for a block of channels.
 
     Arguments:
         pixels: extents.
         slides: of the windows.
         blocks: of input channels; at most so many.
-        width: numbers that are read of each block and place.
+        width: bytes that are read of each block and place.
     """
     room = _TERMS
     while True:
@@ -254,9 +275,9 @@ def _pixel_blocks(
             left //= max(block[name], 1)
         lengths = list(block.values())
         reads = [Reach(s, 0, n).size for s, n in zip(reversed(slides), lengths, strict=False)]
-        size = 4 * width * math.prod(reads) * block["n"]
+        size = width * math.prod(reads) * block["n"]
         if size * blocks <= _BAND or (room == 1 and blocks == 1):
-            return blocks, dict(reversed(block.items()))
+            return blocks, dict(reversed(block.items())), size
         if blocks > 1:
             blocks -= 1
         else:
@@ -278,9 +299,7 @@ def _columns(extent: int, lanes: int, limit: int, rows: Shape, machine: _Panel) 
             cost = 0.0
             for task in panels(extent, columns):
                 for part in panels(task.length, panel):
-                    width = _Panel(
-                        -(-part.length // lanes), machine.registers, machine.spread, machine.terms
-                    )
+                    width = replace(machine, vectors=-(-part.length // lanes))
                     cost += task.count * part.count * _box(rows, width)[1]
             if best is None or cost < best[0]:
                 best = cost, vectors, columns

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from ..loops import ir
 from ..loops.ir import BinaryOp, Buffer, Expr, LoopKind, ReduceOp, Space
 from .tile import Columns, clear
+from .weight_ahead import ask_ahead
 from .weight_results import Lengths, Starts, over_spans
 from .window_copy import Reach, Run, WindowCopy
+from .windows import guarded
 
 if TYPE_CHECKING:
     from .conv_weight import Task
@@ -62,7 +64,9 @@ class PixelBlock:
         boxes = self.form.boxes(self.task.blocks, -(-width // self.form.lanes))
 
         def tile(start: Starts, box: Lengths) -> ir.Block:
-            return self._tile(number, width, start, box, dy)
+            share = ask_ahead(self.task, (number, length), boxes, start)
+            share = guarded(self.task.is_last(self.start), share) if share else ()
+            return share + self._tile(number, width, start, box, dy)
 
         return copy + over_spans(self.whole.binding, boxes, tile)
 
@@ -179,7 +183,9 @@ class PixelBlock:
     def _tile(
         self, panel: Expr, width: int, start: Starts, box: Lengths, dy: Callable[..., Expr]
     ) -> ir.Block:
-        """Sums of a box of rows and a panel of columns, then added to those on the stack."""
+        """Sums of a box of rows and a panel of columns, then added to those on the stack, if these
+        are of other pixels.
+        """
         form, dtype = self.form, self.whole.dtype
         columns = Columns(width, form.lanes, dtype)
         loops = [(name, self.task.var(name), n) for name, n in box.items() if n > 1]
@@ -203,9 +209,11 @@ class PixelBlock:
             x = self._x(sample, pixels, row, column)
             product = ir.binary(BinaryOp.MUL, x, dy(sample, pixels, column))
             step[first] = (ir.Accumulate(tile, (number, column), ReduceOp.ADD, product),)
-            load = ir.Load(tile, (number, column))
-            add = ir.Accumulate(self.task.sums, (panel, place, column), ReduceOp.ADD, load)
-            finish[first] = (add,)
+            load, at = ir.Load(tile, (number, column)), (panel, place, column)
+            if self.task.is_one_block:
+                finish[first] = (ir.Store(self.task.sums, at, load),)
+            else:
+                finish[first] = (ir.Accumulate(self.task.sums, at, ReduceOp.ADD, load),)
         body = ir.loop_nest(rows, columns.each(lane, step), LoopKind.UNROLLED)
         outer = [(sample, self.samples)]
         outer += [(v, self.length[n]) for v, n in zip(pixels, self.pixels, strict=True)]

@@ -51,6 +51,19 @@ class WeightResults(Anchored):
             return self._store(x, channel, row)
         return (ir.Store(self.partial, (part, channel, row), x),)
 
+    def changed(self, part: Expr) -> list[tuple[Buffer, Index]]:
+        """What is written, or read to be written back, by channel and row: buffers, and what
+        stands before these in an index. None if results have more axes.
+        """
+        if self.partial is not None:
+            return [(self.partial, (part,))]
+        shape = (self.shape[0], math.prod(self.shape[1:]))
+        for buffers in (self.binding.inputs, self.binding.outputs):
+            found = [buffer for buffer in buffers.values() if buffer.shape == shape]
+            if found:
+                return [(buffer, ()) for buffer in found]
+        return []
+
     def row_loop(self, row: ir.Var, count: int, body: ir.Block) -> ir.Block:
         """A loop over neighbouring rows: in lanes if they are neighbours in memory."""
         if self.is_flat:
