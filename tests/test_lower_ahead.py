@@ -7,7 +7,7 @@ from oracles import check
 
 from quern.compiler.graph import Graph
 from quern.compiler.llvm.target import Target
-from quern.compiler.loops.ir import Prefetch, walk
+from quern.compiler.loops.ir import Const, Kernel, Prefetch, walk
 from quern.compiler.lower.lower import lower
 from quern.compiler.ops.base import apply
 from quern.compiler.ops.blocked import BlockedConv
@@ -16,17 +16,22 @@ from quern.compiler.passes.partition import partition
 from quern.compiler.types import DType, TensorType
 
 
+def lowered(op: BlockedConv, channels: int, side: int) -> Kernel:
+    """The kernel of a convolution of (2, channels, side, side) by float32 in blocks of 8."""
+    graph = Graph()
+    x = graph.input(TensorType((2, channels // 8, side, side, 8), DType.FLOAT32), "x")
+    (packed,) = op.packing(16).infer(TensorType(op.weight, DType.FLOAT32))
+    graph.outputs = {"y": apply(op, x, graph.input(packed, "w")).value}
+    (group,) = partition(graph)
+    return lower(graph, group, Target.named("avx2")).kernel
+
+
 def asked(channels: int, outputs: int, side: int, kernel: int = 1, groups: int = 1) -> set[str]:
     """The first letters of the buffers that a convolution asks for ahead."""
     padding = ((kernel // 2,) * 2,) * 2
     weight = (outputs, channels // groups, kernel, kernel)
     op = BlockedConv(Conv((1, 1), padding, (1, 1), groups), weight, 8)
-    graph = Graph()
-    x = graph.input(TensorType((2, channels // 8, side, side, 8), DType.FLOAT32), "x")
-    (packed,) = op.packing(16).infer(TensorType(weight, DType.FLOAT32))
-    graph.outputs = {"y": apply(op, x, graph.input(packed, "w")).value}
-    (group,) = partition(graph)
-    kernel_of = lower(graph, group, Target.named("avx2")).kernel
+    kernel_of = lowered(op, channels, side)
     return {s.buffer.name[0] for s in walk(kernel_of.body) if isinstance(s, Prefetch)}
 
 
@@ -60,3 +65,14 @@ def test_results_that_no_tap_reaches_ask_for_nothing() -> None:
     assert dy.nbytes > 1 << 19
     (packed,) = op.packing(8).evaluate(w)
     check(lambda a, b: apply(op, a, b), dy, packed, whole=False, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_taps_that_are_multiplied_are_asked_for() -> None:
+    """Results of the transpose of stride 2 that one tap of nine reaches."""
+    convolution = ConvInputGradient((28, 28), (2, 2), ((1, 1),) * 2, (1, 1))
+    kernel = lowered(BlockedConv(convolution, (128, 128, 3, 3), 8), 128, 14)
+    first, *_, last = kernel.body
+    for phase, constant in ((first, True), (last, False)):
+        places = [s.index[3:5] for s in walk((phase,)) if isinstance(s, Prefetch)]
+        assert places
+        assert all(isinstance(i, Const) and i.value == 1 for p in places for i in p) is constant

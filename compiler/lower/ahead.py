@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .blocked_task import Tasks
 
 _LINE = 64
-# Weights of fewer bytes stay in the first-level cache, and inputs of fewer in the second.
+# Weights of fewer bytes stay in the first-level cache, and inputs of fewer in the second; of half
+# as many where parts of it are read in turn.
 _NEAR = 32 * 1024
 _FAR = 512 * 1024
 # Cache lines that are asked for at most with one unit of input channels.
@@ -54,32 +55,38 @@ def _ordinal(tasks: Tasks, tile: Block) -> tuple[Expr, int]:
 
 def _weights(tasks: Tasks, tile: Block, place: Place) -> ir.Block:
     """The next panel: a unit of it while the same unit of this one is multiplied."""
-    conv = tasks.conv
+    conv, part = tasks.conv, tasks.part
     weight = conv.binding.inputs.get(conv.weight)
     if weight is None or weight.nbytes < _NEAR:
         return ()
-    number, tiles = _ordinal(tasks, tile)
-    channels = conv.unit * math.prod(weight.shape[3:])
-    lines = -(-channels * weight.dtype.size // _LINE)
-    share = min(-(-lines // tiles), _MOST)
-    first = tasks.origin[conv.channel] + tile.start[conv.channel]
-    next_panel = first // tasks.part.form.panel + 1
-    depth = (tasks.first_unit + place[conv.depth]) * conv.unit
-    index = (
-        tasks.origin[conv.group],
-        next_panel,
-        depth,
-        *(ir.index(0) for _ in weight.shape[3:-1]),
-    )
     step = _LINE // weight.dtype.size
-    return tuple(ir.Prefetch(weight, (*index, (number * share + i) * step)) for i in range(share))
+    width = -(-weight.shape[-1] // step)
+    taps = [axis.extent for axis in part.taps]
+    number, tiles = _ordinal(tasks, tile)
+    share = min(-(-conv.unit * math.prod(taps) * width // tiles), _MOST)
+    first = tasks.origin[conv.channel] + tile.start[conv.channel]
+    next_panel = first // part.form.panel + 1
+    depth = (tasks.first_unit + place[conv.depth]) * conv.unit
+
+    def ask(line: Expr) -> ir.Stmt:
+        line, column = line // width, line % width
+        kernel: list[Expr] = []
+        for slide, count in zip(reversed(part.slides), reversed(taps), strict=True):
+            kernel.insert(0, slide.kernel_place(line % count))
+            line = line // count
+        index = (tasks.origin[conv.group], next_panel, depth + line, *kernel, column * step)
+        return ir.Prefetch(weight, index)
+
+    return tuple(ask(number * share + i) for i in range(share))
 
 
 def _input(tasks: Tasks, tile: Block, panel: Expr, place: Place) -> ir.Block:
     """The input of the next task, or the next chunk of this one's."""
     conv = tasks.conv
     source = conv.binding.inputs.get(conv.source)
-    if source is None or tasks.is_padded or tasks.joins_batch or source.nbytes < _FAR:
+    if source is None or tasks.is_padded or tasks.joins_batch:
+        return ()
+    if source.nbytes * min(tasks.chunks, 2) < _FAR:
         return ()
     if conv.unit != source.shape[-1]:
         return ()

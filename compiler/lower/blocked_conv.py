@@ -227,13 +227,21 @@ class BlockedGather(Gather):
         form = Contraction(
             outputs=(self.group, self.batch, self.channel, *outputs),
             lane=self.channel,
-            summed=taps if self.is_depthwise else (self.depth, self.within, *taps),
+            summed=self._summed(slides, taps),
             factors=(x, Factor(frozenset({self.group, self.channel}))),
             lanes=self.lanes,
             registers=self.binding.target.registers,
             panel=panel,
         )
         return Part(tuple(slides), outputs, taps, form)
+
+    def _summed(self, slides: Sequence[Slide], taps: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        """The summed axes, outermost loop first: as weights lie, unless taps are left out."""
+        if self.is_depthwise:
+            return taps
+        if any(slide.kernel[1] > 1 for slide in slides):
+            return (self.depth, *taps, self.within)
+        return (self.depth, self.within, *taps)
 
     def cost(self, panel: int) -> float:
         """Cycles with weights in panels of this width."""

@@ -141,6 +141,7 @@ class Extents:
             cycles=lambda band: pixels(band) * width * form.depth / (2 * form.lanes),
             input=read,
             weights=channels * taps * width * size,
+            products=channels * taps,
             sums=lambda band: pixels(band) * width * size,
             copied=self.is_copied,
             kept=self.keeps_sums,

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 # Bytes of the input's band, and of a panel of weights, that stay in the second-level cache.
 _INPUT = 128 * 1024
 _WEIGHTS = 128 * 1024
+# Products of a sum in parts: then a panel of weights stays in the first-level cache.
+_PRODUCTS = 128
 # Bytes of each local buffer; two fit on the stack.
 _LOCAL = 112 * 1024
 # Bytes a cycle from the third-level cache that are not hidden behind arithmetic, bytes a cycle that
@@ -54,6 +56,7 @@ class Work:
         cycles: of arithmetic for a band of so many rows and one panel.
         input: bytes of a unit that a band of so many rows reads.
         weights: bytes of a unit and panel.
+        products: of a unit in each sum.
         sums: bytes of the sums of a band of so many rows and one panel.
         copied: whether the input is copied.
         kept: whether sums are kept in memory even if all units are summed at once.
@@ -68,6 +71,7 @@ class Work:
     cycles: Callable[[int], float]
     input: Callable[[int], int]
     weights: int
+    products: int
     sums: Callable[[int], int]
     copied: bool
     kept: bool
@@ -104,6 +108,8 @@ class Work:
     def _fits(self, cut: Cut) -> bool:
         least = cut.rows == cut.units == 1
         if self.weights * cut.units > _WEIGHTS and cut.units > 1:
+            return False
+        if 1 < cut.units < self.units and self.products * cut.units > _PRODUCTS:
             return False
         if self._input(cut) > (_LOCAL if self.copied else _INPUT) and (self.copied or not least):
             return False
