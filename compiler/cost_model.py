@@ -169,6 +169,21 @@ def _most_rows(target: Target, vectors: int) -> int:
     return max(1, (target.registers - vectors - 1) // vectors)
 
 
+def bypasses_caches(target: Target, nbytes: int, between: float) -> bool:
+    """Whether a result had better be written past the caches.
+
+    An ordinary store reads its line from memory before it changes it: a third of the traffic where
+    every element is read and written once. That pays if somebody finds the line in a cache later.
+    Nobody does when more has passed through the last level by then than it holds.
+
+    Arguments:
+        target: the machine.
+        nbytes: of the result.
+        between: bytes that are read and written between an element's store and its next load.
+    """
+    return nbytes >= L2_BYTES and between >= target.cache_bytes
+
+
 def winograd_panel(target: Target, dtype: DType, channels: int) -> int:
     """Output channels side by side in the weight: two vectors, or three if less is left over."""
     lanes = target.lanes(dtype)

@@ -51,6 +51,7 @@ from .printer import print_group
 from .repeat import lower_recurrence
 from .report import Report, following
 from .routine import Routine
+from .streaming import stream_results
 
 ALGORITHMS = ("fastest", "direct")
 
@@ -203,7 +204,11 @@ def lower_groups(graph: Graph, options: Options, report: Report) -> Planner:
     with report.stage("prove bounds"):
         for routine in routines:
             prove(routine.kernel, routine.accesses)
-    return Planner(graph, placed, parts)
+    planner = Planner(graph, placed, parts)
+    with report.stage("stream") as describe:
+        planner.settle()
+        describe(f"{stream_results(planner, options.target)} kernels write past the caches")
+    return planner
 
 
 def _lowered(
@@ -287,7 +292,6 @@ def _assemble(
         kernels = {r.symbol: r.kernel for p in planner.kernels for r in p.routines}
         report.write("loops", lambda: "\n\n".join(print_kernel(k) for k in kernels.values()))
         with report.stage("machine code") as describe:
-            code.add(r for p in planner.kernels for r in p.routines)  # copies have come to them
             objects = code.objects()
             describe(f"{code.compiled} kernels compiled, {code.cached} from the cache")
     _dump_code(kernels, options.target, report)

@@ -12,6 +12,7 @@ from .llvm.codegen import assembly
 from .llvm.emit import emit
 from .loops.ir import Kernel
 from .loops.printer import print_kernel
+from .loops.streams import streaming
 from .lower.lower import lower
 from .ops.leaf import Leaf
 from .ops.movement import Concat, Reshape, Slice
@@ -51,6 +52,8 @@ class Explanation:
             return "\n\n".join([what, *(part for code in codes for part in code)])
         # The kernel may be shared with other groups; lowered for this one it has its names.
         kernel = lower(self.graph, placed.group, self.options.target).kernel
+        if placed.streamed is not None:
+            kernel = streaming(kernel, placed.streamed)
         head = f"{print_group(self.graph, placed.group)}\n{cost_text(placed)}"
         return "\n\n".join([head, *self._code(kernel, llvm, asm)])
 

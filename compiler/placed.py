@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from .graph import Value
@@ -22,11 +22,13 @@ class Placed:
         group: the nodes it computes; None if it only copies.
         lowered: the kernel and its arguments.
         known: what is known of the kernel, where other groups have the same one.
+        streamed: number of the parameter that it writes past the caches, if there is one.
     """
 
     group: Group | None
     lowered: Lowered
     known: Routine | None = None
+    streamed: int | None = field(default=None, kw_only=True)
 
     @cached_property
     def routine(self) -> Routine:

@@ -67,18 +67,24 @@ class Planner:
     blocks: dict[Value, _Block] = field(default_factory=dict)
     owners: dict[Value, Slot] = field(default_factory=dict)
 
-    def run(self) -> Program:
+    def settle(self) -> None:
+        """Finds out which memory every value is in, before any has a place."""
         self._own_updates()
         self._own_outputs()
         self._add_copies()
-        arena, scratch = self._arrange()
-        return self._program(scratch, arena)
+        self._find_blocks()
+
+    def run(self) -> Program:
+        """The program; `settle` comes first."""
+        scratch = self._scratch_blocks()
+        return self._program(scratch, self._arrange(scratch))
 
     def arena_bytes(self) -> int:
         """Bytes of the arena."""
         self._own_updates()
         self._own_outputs()
-        return self._arrange()[0]
+        self._find_blocks()
+        return self._arrange(self._scratch_blocks())
 
     # -- who owns a value -------------------------------------------------------------------------
 
@@ -147,12 +153,25 @@ class Planner:
             kernel = copy_kernel(f"update_{state}", self.graph.type_of(value))
             self.kernels.append(Placed(None, Lowered(kernel, (value, Value(state)))))
 
+    # -- what is known once all is settled --------------------------------------------------------
+
+    def in_place(self, number: int, value: Value) -> bool:
+        """Whether a kernel writes a result of its over something that was there before."""
+        owner = self.owners.get(value)
+        if owner is None:
+            return self.blocks[value].first < number
+        readers = self._readers.get(Value(owner.name), ())
+        return owner.kind is SlotKind.STATE and any(n == number for n, _ in readers)
+
+    def next_reader(self, number: int, value: Value) -> int | None:
+        """The first kernel that reads what a kernel has written; None if none does in this run."""
+        readers = self._readers.get(value, ())
+        return min((n for n, _ in readers if n > number), default=None)
+
     # -- the arena --------------------------------------------------------------------------------
 
-    def _arrange(self) -> tuple[int, list[list[_Block]]]:
-        """Finds and places all blocks: the size of the arena, and the scratch of each kernel."""
-        self._find_blocks()
-        scratch = self._scratch_blocks()
+    def _arrange(self, scratch: list[list[_Block]]) -> int:
+        """Places all blocks, and the scratch of each kernel; the size of the arena."""
         blocks = {id(b): b for b in self.blocks.values()}.values()
         free = [b for b in blocks if b.inside is None]
         arena = place([*free, *(b for found in scratch for b in found)])
@@ -160,7 +179,7 @@ class Planner:
             if block.inside is not None:
                 outer, begin = block.inside
                 block.offset = outer.offset + begin
-        return arena, scratch
+        return arena
 
     def _find_blocks(self) -> None:
         last = self._last_reads()
@@ -356,8 +375,9 @@ def plan(graph: Graph, groups: Sequence[Group], lowered: Sequence[Lowered]) -> P
         groups: its kernels, in order.
         lowered: one for each group.
     """
-    placed = [Placed(g, k) for g, k in zip(groups, lowered, strict=True)]
-    return Planner(graph, placed).run()
+    planner = Planner(graph, [Placed(g, k) for g, k in zip(groups, lowered, strict=True)])
+    planner.settle()
+    return planner.run()
 
 
 def place(blocks: Iterable[_Block]) -> int:

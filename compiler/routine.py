@@ -10,6 +10,7 @@ from .loops import ir
 from .loops.access import Accesses, collect
 from .loops.cost import Cost, cost
 from .loops.sharing import shareable
+from .loops.streams import swept
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Routine:
         number = {buffer: i for i, buffer in enumerate(self.kernel.parameters)}
         pairs = shareable(self.kernel, self.accesses)
         return tuple(sorted((number[a], number[b]) for a, b in pairs))
+
+    @cached_property
+    def swept(self) -> int | None:
+        """Number of the parameter that may be written past the caches."""
+        return swept(self.accesses)
 
     @cached_property
     def symbol(self) -> str:

@@ -163,7 +163,7 @@ def test_reductions_over_any_axes(x: Array, data: st.DataObject) -> None:
 
     def function(x: Tensor) -> list[Tensor]:
         sums = [x.sum(axes), (x * 0.5).sum(axes, keepdims=True), (x * 0.3).prod(axes)]
-        return sums if empty else [*sums, x.max(axes), x.min(axes, keepdims=True)]
+        return sums if empty else [*sums, x.amax(axes), x.amin(axes, keepdim=True)]
 
     check(function, x, atol=1e-5, whole=False)
 
@@ -180,9 +180,20 @@ def test_long_and_wide_reductions(shape: tuple[int, ...]) -> None:
             def function(x: Tensor, axes: tuple[int, ...] = axes) -> list[Tensor]:
                 centered = x - x.mean(axes, keepdims=True)
                 variance = (centered * centered).mean(axes, keepdims=True)
-                return [centered / (variance + 1e-3).sqrt(), variance * 2.0, x.max(axes)]
+                return [centered / (variance + 1e-3).sqrt(), variance * 2.0, x.amax(axes)]
 
             check(function, numbers(shape), atol=1e-5, whole=False)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 70), (4, 2, 30, 8), (4, 2, 4096, 8)], ids=str)
+def test_rows_in_several_places_of_memory(shape: tuple[int, ...]) -> None:
+    """As statistics of channels have them: sums of several images side by side."""
+
+    def function(x: Tensor) -> list[Tensor]:
+        centered = x - x.mean((0, 2), keepdims=True)
+        return [centered / ((centered * centered).mean((0, 2), keepdims=True) + 1e-3).sqrt()]
+
+    check(function, numbers(shape), atol=1e-5, whole=False)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

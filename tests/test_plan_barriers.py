@@ -38,6 +38,7 @@ def program_of(graph: Graph, *kernels: tuple[ir.Kernel, tuple[str, ...]]) -> Pla
         )  # fmt: skip
         placed.append(Placed(group, Lowered(kernel, values)))
     planner = Planner(graph, placed)
+    planner.settle()
     program = planner.run()
     return Plan(graph, planner.kernels, program)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from math import prod
 from pathlib import Path
 
 from ..errors import CompileError
 from ..loops.ir import BinaryOp, Buffer, Kernel, Var
+from . import memory
 from .builder import I64, PTR, FunctionBuilder, ModuleBuilder, Value
 from .emit_stmt import StatementEmitter
 from .linear import Linear
@@ -79,14 +80,39 @@ def fingerprint() -> str:
 
 
 def _emit_phase(f: FunctionBuilder, phase: PhaseBody, buffers: tuple[Buffer, ...]) -> None:
-    scope = Scope(f)
-    emitter = StatementEmitter(scope)
-    args, begin, end = f.arguments
+    args = f.arguments[0]
     used = phase.uses.reads.keys() | phase.uses.writes.keys()
+    places: dict[str, Place] = {}
     for position, buffer in enumerate(buffers):
         if buffer.name in used:
-            pointer = f.load(PTR, f.gep(PTR, args, position))
-            scope.places[buffer.name] = Place(buffer, pointer)
+            places[buffer.name] = Place(buffer, f.load(PTR, f.gep(PTR, args, position)))
+    if phase.streamed:
+        _emit_streaming(f, phase, places)
+    else:
+        _emit_body(Scope(f, places=places), phase)
+    f.ret()
+
+
+def _emit_streaming(f: FunctionBuilder, phase: PhaseBody, places: dict[str, Place]) -> None:
+    """The phase with streaming stores; with ordinary ones where memory is not aligned for those."""
+    begins = [f.ptrtoint(places[name].pointer) for name in sorted(phase.streamed)]
+    apart = f.and_(reduce(f.or_, begins), memory.ALIGNMENT - 1)
+    lined, otherwise, after = (f.new_block(name) for name in ("lined", "else", "after"))
+    f.branch_if(f.icmp("eq", apart, 0), lined, otherwise)
+    f.enter(lined)
+    _emit_body(Scope(f, places=dict(places), lined=True), phase)
+    # The barrier behind the phase is an atomic, which does not wait for streaming stores.
+    f.store_fence()
+    f.branch(after)
+    f.enter(otherwise)
+    _emit_body(Scope(f, places=dict(places)), phase)
+    f.branch(after)
+    f.enter(after)
+
+
+def _emit_body(scope: Scope, phase: PhaseBody) -> None:
+    f, emitter = scope.f, StatementEmitter(scope)
+    _, begin, end = f.arguments
     emitter.statements(phase.lets)
     if phase.parallel:
         with f.loop(begin, end, name="p") as loop, scope.loop(1):
@@ -95,7 +121,6 @@ def _emit_phase(f: FunctionBuilder, phase: PhaseBody, buffers: tuple[Buffer, ...
             emitter.block(phase.body)
     else:
         emitter.block(phase.body)
-    f.ret()
 
 
 def _recover(emitter: StatementEmitter, loops: tuple[tuple[Var, int], ...], number: Value) -> None:

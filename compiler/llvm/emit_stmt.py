@@ -68,7 +68,7 @@ class StatementEmitter:
                     self._loop(stmt)
                 case Store(buffer, index):
                     place, offset = expressions.offset(buffer, index)
-                    memory.store(scope, place, offset, self._stored(stmt))
+                    memory.store(scope, place, offset, self._stored(stmt), stmt.streaming)
                 case Accumulate():
                     self._accumulate(stmt)
                 case Let(var, value):

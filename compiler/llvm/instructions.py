@@ -286,6 +286,10 @@ class Instructions(ABC):
             raise TypeError(f"@{self.name}: bitcast of {value.type} to {to} changes the width")
         return self._cast("bitcast", value, to)
 
+    def ptrtoint(self, pointer: Value) -> Value:
+        """The address as an I64."""
+        return self._cast("ptrtoint", pointer, I64)
+
     # ---------------------------------------------------------------- memory
 
     def gep(self, element: Type, pointer: Value, index: Operand, inbounds: bool = True) -> Value:
@@ -307,9 +311,18 @@ class Instructions(ABC):
         text = f"load {type}, ptr {pointer.text}, align {align or type.bytes}"
         return self.assign(type, text, pure=False)
 
-    def store(self, value: Value, pointer: Value, align: int | None = None) -> None:
+    def store(
+        self, value: Value, pointer: Value, align: int | None = None, streaming: bool = False
+    ) -> None:
+        """`streaming`: past the caches; other threads see it for certain behind a `store_fence`."""
+        hint = ", !nontemporal !{i32 1}" if streaming else ""
         align = align or value.type.bytes
-        self.emit(f"store {value.typed}, ptr {pointer.text}, align {align}")
+        self.emit(f"store {value.typed}, ptr {pointer.text}, align {align}{hint}")
+
+    def store_fence(self) -> None:
+        """Streaming stores before it are seen before any store behind it."""
+        self.module.declare("llvm.x86.sse.sfence", VOID, ())
+        self.emit("call void @llvm.x86.sse.sfence()")
 
     def masked_load(
         self, type: Type, pointer: Value, mask: Value, otherwise: Operand = 0,

@@ -10,8 +10,10 @@ from .builder import I64, Value, constants, poison
 from .linear import Linear, Staggered
 from .scope import Place, Result, Scope
 
-# Alignment of local buffers, in bytes.
+# Alignment of local buffers, in bytes: a cache line.
 ALIGNMENT = 64
+# The shortest vector that there is a streaming store for, in bytes.
+_LEAST_STREAMED = 16
 
 
 def load(scope: Scope, place: Place, offset: Result) -> Value:
@@ -43,8 +45,13 @@ def load(scope: Scope, place: Place, offset: Result) -> Value:
     return from_memory(f, loaded, dtype)
 
 
-def store(scope: Scope, place: Place, offset: Result, value: Value) -> None:
-    """Writes the element at `offset`; where lanes share a place, the last one's value remains."""
+def store(
+    scope: Scope, place: Place, offset: Result, value: Value, streaming: bool = False
+) -> None:
+    """Writes the element at `offset`; where lanes share a place, the last one's value remains.
+
+    `streaming`: past the caches, if it is a vector whose address is known to be aligned.
+    """
     f, lanes = scope.f, scope.lanes
     if place.private:
         offset, whole = _private(scope, place, offset)
@@ -53,8 +60,11 @@ def store(scope: Scope, place: Place, offset: Result, value: Value) -> None:
     value = to_memory(f, value)
     if isinstance(offset, Linear):
         if whole:
-            where = address(scope, place, offset)
-            f.store(scope.spread(value), where, _align(scope, place, offset))
+            where, vector = address(scope, place, offset), scope.spread(value)
+            if streaming and scope.lined and _can_stream(scope, place, offset):
+                f.store(vector, where, lanes * place.element.bytes, streaming=True)
+            else:
+                f.store(vector, where, _align(scope, place, offset))
             return
         if offset.step == 0:
             f.store(f.extract(value, lanes - 1), address(scope, place, offset))
@@ -122,6 +132,14 @@ def _align(scope: Scope, place: Place, offset: Linear) -> int | None:
     if not place.local:
         return None
     return gcd(ALIGNMENT, scope.facts.multiple(offset) * place.element.bytes)
+
+
+def _can_stream(scope: Scope, place: Place, offset: Linear) -> bool:
+    """Whether a vector of a buffer that begins at a line is as a streaming store has to be."""
+    nbytes = scope.lanes * place.element.bytes
+    multiple = scope.facts.multiple(offset) * place.element.bytes
+    is_whole = nbytes >= _LEAST_STREAMED and ALIGNMENT % nbytes == 0
+    return is_whole and multiple % nbytes == 0
 
 
 def _load_every_second(scope: Scope, place: Place, offset: Linear) -> Value:

@@ -76,6 +76,12 @@ class PhaseBody:
         return bool(self.loops)
 
     @cached_property
+    def streamed(self) -> frozenset[str]:
+        """The buffers that it had better write past the caches."""
+        stores = (s for s in walk(self.body) if isinstance(s, Store) and s.streaming)
+        return frozenset(store.buffer.name for store in stores)
+
+    @cached_property
     def uses(self) -> Uses:
         """The buffers that it reads and writes."""
         reads: dict[str, Buffer] = {}

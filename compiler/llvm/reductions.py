@@ -34,6 +34,8 @@ _WHOLE_BYTES = 8192
 # more work than this many operations.
 _INTERLEAVED = 4
 _SIMPLE_SIZE = 24
+# Bytes of a cache line.
+_LINE = 64
 _CHEAP = frozenset({Function.NEG, Function.ABS, Function.NOT, Function.ISNAN, Function.SQRT})
 
 
@@ -142,9 +144,13 @@ def _find_reductions(loop: For) -> tuple[Reduction, ...]:
 
 
 def _interleaving(loop: For, reductions: tuple[Reduction, ...]) -> int:
-    """How many chunks of a vector loop are best in flight at once."""
+    """How many chunks of a vector loop are best in flight at once.
+
+    What is streamed goes to memory in whole lines, so a line is written at once.
+    """
     if not reductions:
-        return 1
+        streamed = [s.buffer for s in loop.body if isinstance(s, Store) and s.streaming]
+        return max((_LINE // (loop.lanes * b.dtype.size) for b in streamed), default=1) or 1
     size = 0
     for stmt in loop.body:
         if not isinstance(stmt, Let | Store | Accumulate):

@@ -53,6 +53,7 @@ class Scope:
         places: where buffers are, by name.
         lanes: how many iterations of a vector loop run side by side; 1 outside of them.
         depth: number of loops around.
+        lined: whether the buffers that are streamed to begin at a cache line.
         facts: what is known of int64 values.
     """
 
@@ -61,6 +62,7 @@ class Scope:
     places: dict[str, Place] = field(default_factory=dict)
     lanes: int = 1
     depth: int = 0
+    lined: bool = False
     facts: Facts = field(default_factory=Facts)
 
     @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import llvmlite.binding as llvm
 
 from ..errors import ArtifactError, CompileError, UsageError
+from .processors import last_cache_bytes
 
 if TYPE_CHECKING:
     from ..types import DType
@@ -71,6 +72,7 @@ _LEVELS = (
 # What every x86-64 processor has.
 _BASELINE = frozenset({"64bit", "cmov", "cx8", "fxsr", "mmx", "sse", "sse2"})
 _KNOWN = frozenset(f for level in _LEVELS for f in level.features + level.extras)
+_USUAL_CACHE = 32 << 20
 _WIDTHS = tuple(level.vector_bits for level in _LEVELS)
 
 
@@ -89,11 +91,13 @@ class Target:
         features: the instruction sets that may be used beyond the x86-64 baseline, by LLVM's
             names, sorted. Everything else is switched off, whatever `cpu` has.
         vector_bits: width of the vectors that kernels are written in: 128, 256 or 512.
+        cache_bytes: of the last level of caches.
     """
 
     cpu: str
     features: tuple[str, ...]
     vector_bits: int
+    cache_bytes: int = _USUAL_CACHE
 
     @property
     def registers(self) -> int:
@@ -235,4 +239,5 @@ def _detect() -> Target:
     index = _LEVELS.index(level)
     extras = (f for below in _LEVELS[: index + 1] for f in below.extras if f in present)
     features = tuple(sorted((*_required(index), *extras)))
-    return Target(llvm.get_host_cpu_name(), features, level.vector_bits)
+    cache = last_cache_bytes() or _USUAL_CACHE
+    return Target(llvm.get_host_cpu_name(), features, level.vector_bits, cache)

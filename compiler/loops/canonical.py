@@ -106,7 +106,10 @@ class _Writer:
         self.out(self.buffer(stmt.buffer))
 
     def store(self, stmt: Store | Accumulate) -> None:
-        self.out(stmt.op._value_ if isinstance(stmt, Accumulate) else "=")
+        if isinstance(stmt, Accumulate):
+            self.out(stmt.op._value_)
+        else:
+            self.out("stream" if stmt.streaming else "=")
         self.out(self.buffer(stmt.buffer))
         for index in stmt.index:
             self.expr(index)

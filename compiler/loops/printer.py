@@ -141,7 +141,8 @@ def _alloc(stmt: Alloc, depth: int) -> list[str]:
 
 def _store(stmt: Store, depth: int) -> list[str]:
     place = print_access(stmt.buffer, stmt.index)
-    return [f"{_INDENT * depth}{place} = {print_expr(stmt.value)}"]
+    how = "stream " if stmt.streaming else ""
+    return [f"{_INDENT * depth}{how}{place} = {print_expr(stmt.value)}"]
 
 
 def _accumulate(stmt: Accumulate, depth: int) -> list[str]:

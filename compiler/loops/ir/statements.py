@@ -60,11 +60,17 @@ class Alloc(Stmt):
 
 @dataclass(frozen=True)
 class Store(Stmt):
-    """buffer[index] = value"""
+    """buffer[index] = value
+
+    Arguments:
+        streaming: whether the element had better go to memory past the caches, without its line
+            being read first. It is a hint.
+    """
 
     buffer: Buffer
     index: tuple[Expr, ...]
     value: Expr
+    streaming: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Results that may go to memory past the caches: those that are written line after line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .access import Access, Accesses, AccessKind
+from .ir import Block, For, If, Kernel, LoopKind, Stmt, Store
+
+# Bytes of a cache line, and that have to follow on each other before the next place.
+_LINE = 64
+_RUN = 1024
+# Processors collect few lines at a time: what is written beside is at most this part.
+_BESIDE = 1 / 16
+
+
+def swept(accesses: Accesses) -> int | None:
+    """The number of the parameter that a kernel does nothing with but write all of it in long runs.
+
+    Vectors of a run follow on each other in memory as they do in time, and every run begins at a
+    line if the buffer does. None if there is none, or if the kernel writes as much elsewhere.
+    """
+    kernel = accesses.kernel
+    written = [b for b in kernel.parameters if _is_written(accesses, b.name)]
+    largest = max(written, key=lambda b: b.nbytes, default=None)
+    if largest is None or largest.gaps is not None:
+        return None
+    if sum(b.nbytes for b in written) > (1 + _BESIDE) * largest.nbytes:
+        return None
+    uses = [a for a in accesses if a.buffer.name == largest.name]
+    return kernel.parameters.index(largest) if all(_in_runs(accesses, a) for a in uses) else None
+
+
+def _is_written(accesses: Accesses, name: str) -> bool:
+    return any(a.writes for a in accesses if a.buffer.name == name)
+
+
+def _in_runs(accesses: Accesses, access: Access) -> bool:
+    if access.kind is not AccessKind.STORE or access.guarded:
+        return False
+    form, size = accesses.linear(access), access.buffer.dtype.size
+    steps = dict(form.terms)
+    loops = [loop for loop in access.loops if loop.atom is not None]
+    vectors = [loop for loop in loops if loop.stmt.kind is LoopKind.VECTOR]
+    if len(vectors) != 1 or not steps.keys() <= {loop.atom for loop in loops}:
+        return False
+    (vector,) = vectors
+    place, lanes = loops.index(vector), min(vector.stmt.lanes, vector.stmt.extent)
+    inside, around = loops[place + 1 :], loops[:place]
+    if inside and vector.stmt.extent > lanes:
+        return False  # chunk after chunk, each with the loops inside
+    run = 1
+    for loop in (vector, *reversed(inside), *reversed(around)):
+        if steps.get(loop.atom or 0) != run or run % (lanes if run > 1 else 1):
+            break
+        run *= loop.stmt.extent
+        del steps[loop.atom or 0]
+    begins = (form.const, *steps.values())
+    return run * size >= _RUN and not any(begin * size % _LINE for begin in begins)
+
+
+def streaming(kernel: Kernel, number: int) -> Kernel:
+    """The kernel, with a parameter written past the caches."""
+    name = kernel.parameters[number].name
+
+    def block(stmts: Block) -> Block:
+        return tuple(map(statement, stmts))
+
+    def statement(stmt: Stmt) -> Stmt:
+        match stmt:
+            case Store(buffer) if buffer.name == name:
+                return replace(stmt, streaming=True)
+            case For():
+                return replace(stmt, body=block(stmt.body))
+            case If():
+                return replace(stmt, body=block(stmt.body), orelse=block(stmt.orelse))
+        return stmt
+
+    return replace(kernel, body=block(kernel.body), note=f"{kernel.note}, streamed")
