@@ -1,4 +1,4 @@
-"""Parameters whose products are cut into gates are packed when they are loaded."""
+"""Parameters that are multiplied by some rows, or whose products are gates, are packed once."""
 
 from __future__ import annotations
 
@@ -86,6 +86,17 @@ def test_parts_that_are_not_combined_element_by_element_are_left() -> None:
         return z[:, :32] @ z[:, 32:].transpose()
 
     assert packed(passed(forward, numbers(3, 40))) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_packed"), [(32, False), (33, True), (256, True), (257, False)]
+)
+def test_parameters_are_packed_for_some_rows(rows: int, is_packed: bool) -> None:
+    assert bool(packed(passed(nn.Linear(40, 64).eval(), numbers(rows, 40)))) == is_packed
+
+
+def test_matrices_that_are_given_are_not_packed() -> None:
+    assert packed(passed(lambda x, w: x @ w, numbers(64, 40), numbers(40, 64))) == []
 
 
 def test_parameters_that_are_learned_are_not_packed() -> None:

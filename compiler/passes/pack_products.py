@@ -21,13 +21,17 @@ from .hoist import known
 
 # Products with smaller matrices read them where they are.
 _SMALL = 16
+_FEW_ROWS, _MANY_ROWS = 32, 256
 
 
 @dataclass(frozen=True)
 class PackProducts(Pass):
-    """Packs parameters whose products are cut into equal parts (gates) that are combined element
-    by element, as in the steps of a recurrence that is unrolled: product, gates and states become
-    one kernel. Where parameters are learned they would have to be packed in each run.
+    """Packs parameters once, when they are loaded, that are multiplied by some rows; with many rows
+    it takes no time to do so in each run, with few they are read where they are.
+
+    Of any number of rows are products that are cut into equal parts (gates) which are combined
+    element by element, as in the steps of a recurrence that is unrolled: product, gates and states
+    become one kernel. Where parameters are learned they would have to be packed in each run.
 
     Arguments:
         target: the machine that matrices are packed for; None: they are not packed.
@@ -44,8 +48,8 @@ class PackProducts(Pass):
             if not is_packable(node, graph) or graph.inputs_of(node.name)[1].node not in fixed:
                 return None
             lanes = target.vector_bits // (8 * node.types[0].dtype.size)
-            groups = column_groups(graph, node, lanes)
-            if groups == 1 or not _are_combined(graph, node):
+            groups = column_groups(graph, node, lanes) if _are_combined(graph, node) else 1
+            if groups == 1 and not _FEW_ROWS < node.types[0].shape[0] <= _MANY_ROWS:
                 return None
             x, w = rewriter.inputs(node)
             packed = apply(PackWeight(groups, VECTORS * lanes), w.transpose())
