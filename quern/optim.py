@@ -3,34 +3,65 @@
 from __future__ import annotations
 
 from .compiler.training import build_training_step
-from .frontends.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from .frontends.optim.optimizer import Optimizer
+from .frontends.optim.optimizers import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
 from .frontends.optim.schedules import (
     Constant,
+    ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
     ExponentialLR,
     InverseDecay,
+    LambdaLR,
+    LinearLR,
     LinearWarmup,
     MultiStepLR,
     OneCycleLR,
+    PolynomialLR,
     Schedule,
+    SequentialLR,
     StepLR,
 )
 
 __all__ = [
     "SGD",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "Constant",
+    "ConstantLR",
     "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
     "ExponentialLR",
     "InverseDecay",
+    "LambdaLR",
+    "LinearLR",
     "LinearWarmup",
     "MultiStepLR",
+    "NAdam",
     "OneCycleLR",
     "Optimizer",
+    "PolynomialLR",
+    "RAdam",
     "RMSprop",
+    "Rprop",
     "Schedule",
+    "SequentialLR",
     "StepLR",
     "build_training_step",
 ]

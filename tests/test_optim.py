@@ -69,6 +69,18 @@ OPTIMIZERS = [
     "RMSprop(lr=0.02, centered=True)",
     "Adagrad(lr=0.1)",
     "Adagrad(lr=0.1, lr_decay=0.2, weight_decay=0.1, initial_accumulator_value=0.5)",
+    "Adadelta()",
+    "Adadelta(lr=0.5, rho=0.8, eps=1e-4, weight_decay=0.1)",
+    "Adamax()",
+    "Adamax(lr=0.02, betas=(0.8, 0.95), weight_decay=0.1)",
+    "NAdam()",
+    "NAdam(lr=0.02, momentum_decay=0.1, weight_decay=0.1)",
+    "NAdam(lr=0.02, weight_decay=0.1, decoupled_weight_decay=True)",
+    "RAdam(lr=0.02)",
+    "RAdam(lr=0.02, betas=(0.8, 0.95), weight_decay=0.1)",
+    "RAdam(lr=0.02, weight_decay=0.1, decoupled_weight_decay=True)",
+    "Rprop(lr=0.02)",
+    "Rprop(lr=0.02, etas=(0.3, 1.5), step_sizes=(1e-3, 0.03))",
 ]
 
 Loop = Callable[[Any, Any], None]
@@ -178,6 +190,27 @@ def test_the_rate_of_a_schedule_moves_the_parameters() -> None:
 SCHEDULES = [
     ("StepLR(3, 0.5)", "StepLR(o, 3, 0.5)"),
     ("MultiStepLR((7, 2), 0.5)", "MultiStepLR(o, [2, 7], 0.5)"),
+    ("CosineAnnealingWarmRestarts(4, 1, 0.1)", "CosineAnnealingWarmRestarts(o, 4, 1, 0.1)"),
+    ("CosineAnnealingWarmRestarts(2, 3)", "CosineAnnealingWarmRestarts(o, 2, 3)"),
+    ("CosineAnnealingWarmRestarts(1, 2, 0.05)", "CosineAnnealingWarmRestarts(o, 1, 2, 0.05)"),
+    ("LinearLR()", "LinearLR(o)"),
+    ("LinearLR(0.1, 0.9, 7)", "LinearLR(o, 0.1, 0.9, 7)"),
+    ("ConstantLR(0.2, 3)", "ConstantLR(o, 0.2, 3)"),
+    ("PolynomialLR(6, 2.0)", "PolynomialLR(o, 6, 2.0)"),
+    ("CyclicLR(0.1, 0.7, 3)", "CyclicLR(o, 0.1, 0.7, 3)"),
+    (
+        "CyclicLR(0.1, 0.7, 2, 3, 'triangular2')",
+        "CyclicLR(o, 0.1, 0.7, 2, 3, 'triangular2')",
+    ),
+    (
+        "CyclicLR(0.1, 0.7, 2, 3, 'exp_range', 0.9)",
+        "CyclicLR(o, 0.1, 0.7, 2, 3, 'exp_range', 0.9)",
+    ),
+    ("LambdaLR(lambda step: 0.9**step)", "LambdaLR(o, lambda step: 0.9**step)"),
+    (
+        "SequentialLR([optim.LinearLR(0.5, 1.0, 3), optim.ExponentialLR(0.9)], [3])",
+        "SequentialLR(o, [s.LinearLR(o, 0.5, 1.0, 3), s.ExponentialLR(o, 0.9)], [3])",
+    ),
     ("ExponentialLR(0.9)", "ExponentialLR(o, 0.9)"),
     ("CosineAnnealingLR(6, 0.05)", "CosineAnnealingLR(o, 6, 0.05)"),
     ("OneCycleLR(10)", "OneCycleLR(o, 0.4, 10)"),
@@ -297,6 +330,22 @@ def test_float64_networks_train_in_float64() -> None:
 # -- what is refused ------------------------------------------------------------------------------
 
 
+def test_schedules_by_hand() -> None:
+    def rates(schedule: optim.Schedule) -> list[float]:
+        return [round(optim.SGD(1.0, schedule=schedule).lr_at(step), 6) for step in range(6)]
+
+    assert rates(optim.LinearLR(0.5, 1.0, 2)) == [0.5, 0.75, 1, 1, 1, 1]
+    assert rates(optim.ConstantLR(0.5, 2)) == [0.5, 0.5, 1, 1, 1, 1]
+    assert rates(optim.PolynomialLR(2, 2.0)) == [1, 0.25, 0, 0, 0, 0]
+    assert rates(optim.CyclicLR(0.0, 1.0, 2)) == [0, 0.5, 1, 0.5, 0, 0.5]
+    assert rates(optim.CyclicLR(0.0, 1.0, 2, 1, "triangular2")) == [0, 0.5, 1, 0, 0.25, 0.5]
+    assert rates(optim.CosineAnnealingWarmRestarts(2)) == [1, 0.5, 1, 0.5, 1, 0.5]
+    assert rates(optim.CosineAnnealingWarmRestarts(1, 2)) == [1, 1, 0.5, 1, 0.853553, 0.5]
+    assert rates(optim.LambdaLR(lambda step: 0.5**step)) == [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
+    after = optim.SequentialLR([optim.ConstantLR(0.5), optim.StepLR(1, 0.5)], [2])
+    assert rates(after) == [0.5, 0.5, 1, 0.5, 0.25, 0.125]
+
+
 def bad_options() -> Iterator[tuple[Callable[[], object], str]]:
     yield lambda: optim.SGD(-1.0), "lr of SGD is -1.0, below 0"
     yield lambda: optim.SGD(nesterov=True), "needs a momentum"
@@ -309,6 +358,12 @@ def bad_options() -> Iterator[tuple[Callable[[], object], str]]:
     yield lambda: optim.CosineAnnealingLR(0), "T_max is at least 1"
     yield lambda: optim.LinearWarmup(0), "at least 1 step"
     yield lambda: optim.OneCycleLR(2), "no way up"
+    yield lambda: optim.LinearLR(total_iters=0), "total_iters is at least 1"
+    yield lambda: optim.CosineAnnealingWarmRestarts(0), "T_0 is at least 1"
+    yield lambda: optim.CyclicLR(0.1, 1.0, mode="sine"), "not 'sine'"
+    yield lambda: optim.SequentialLR([optim.StepLR(1)], [3]), "one milestone less"
+    yield lambda: optim.Rprop(etas=(1.5, 0.5)), "below 1 and above 1"
+    yield lambda: optim.Adadelta(rho=-0.1), "rho of Adadelta"
 
 
 @pytest.mark.parametrize(("make", "message"), list(bad_options()))

@@ -71,6 +71,11 @@ class TestStep:
         assert own.step(inputs, np.zeros((4, 1)))["loss"] == pytest.approx(4.0)
         assert model.scale.data == pytest.approx(1.0 - 0.1 * 2 * 2 * 2)
         assert_allclose(own.predict(inputs), np.full((4, 1), 2 * model.scale.data), rtol=1e-6)
+        by_place = inputs["plus"], inputs["minus"]
+        assert_allclose(own.predict(by_place), own.predict(inputs))
+        assert_allclose(own.evaluate((by_place, np.zeros((4, 1))))["loss"], 0.16, rtol=1e-6)
+        with pytest.raises(UsageError, match="3 inputs are given for the arguments plus, minus"):
+            own.predict((*by_place, by_place[0]))
         with pytest.raises(UsageError, match="does not take the inputs minus"):
             own.step({"minus": np.ones((4, 1))}, np.zeros((4, 1)))
 

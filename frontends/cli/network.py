@@ -15,6 +15,7 @@ from ..nn.structure import map_structure
 from ..nn.trace import Traced, trace_call
 from ..onnx import OnnxFile
 from ..optim import optimizers
+from ..optim.optimizer import Optimizer
 from ..source import source_of, users_code
 from ..training.objective import Objective
 from .options import types_of
@@ -62,14 +63,14 @@ def graph_of(options: argparse.Namespace, contents: bool = True) -> Graph:
     return differentiate(graph, "loss")
 
 
-def optimizer_of(options: argparse.Namespace) -> optimizers.Optimizer:
+def optimizer_of(options: argparse.Namespace) -> Optimizer:
     """The optimizer that the arguments ask for.
 
     Raises:
         UsageError: an argument that it does not take, or a number that makes no sense.
     """
-    kinds = {k.lower(): k for k in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")}
-    make = getattr(optimizers, kinds[options.optimizer])
+    kinds = {name.lower(): kind for name, kind in vars(optimizers).items()}
+    make = kinds[options.optimizer]
     given = {
         name: getattr(options, name)
         for name in ("lr", "momentum", "weight_decay")
@@ -78,7 +79,7 @@ def optimizer_of(options: argparse.Namespace) -> optimizers.Optimizer:
     for name in given:
         if name not in inspect.signature(make).parameters:
             raise UsageError(f"{options.optimizer} takes no --{name.replace('_', '-')}")
-    made: optimizers.Optimizer = make(**given)
+    made: Optimizer = make(**given)
     return made
 
 

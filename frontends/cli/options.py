@@ -13,7 +13,9 @@ from ...compiler.errors import QuernError, UsageError
 if TYPE_CHECKING:
     from ...compiler.types import TensorType
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
+OPTIMIZERS = (
+    "sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam", "rprop",
+)  # fmt: skip
 TARGETS = ("avx512", "avx2", "sse")
 ALGORITHMS = ("fastest", "direct")
 

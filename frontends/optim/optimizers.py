@@ -5,203 +5,17 @@ torch.optim, without the parameters as first argument: a training step is built 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from fnmatch import fnmatchcase
-from functools import reduce
-from operator import add
-from typing import Any, ClassVar, Self, TypeAlias
+from dataclasses import dataclass
 
-import numpy as np
-
-from ...compiler.errors import GraphError, UsageError
-from ...compiler.evaluate import evaluate
-from ...compiler.graph import Graph, Origin
-from ...compiler.ops.activation import Clip
-from ...compiler.ops.base import apply
+from ...compiler.errors import UsageError
 from ...compiler.tensor import Tensor
-from ...compiler.training import Descent
-from ...compiler.types import DType, TensorType
-from .schedules import Constant, Schedule
-
-Number: TypeAlias = Tensor | float
-
-STEP = "optim.step"
-
-
-@dataclass(frozen=True)
-class Slots:
-    """The states that an optimizer keeps for one parameter: buffers `optim.PARAMETER.NAME`.
-
-    Arguments:
-        parameter: the parameter.
-    """
-
-    parameter: Tensor
-
-    def get(self, name: str, initial: float = 0.0) -> Tensor:
-        """A state of the parameter's type, from one number everywhere."""
-        type = self.parameter.type
-        # Zeros take no memory before they are written.
-        contents = np.zeros(type.shape, type.dtype.numpy)
-        if initial:
-            contents[...] = initial
-        graph = self.parameter.graph
-        with graph.scope(prefix=""):
-            return graph.buffer(contents, f"optim.{self.parameter.value.node}.{name}")
-
-    def set(self, state: Tensor, value: Tensor) -> Tensor:
-        """What the state is after the step."""
-        self.parameter.graph.updates[state.value.node] = value.value
-        return value
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """Base of the optimizers.
-
-    Arguments:
-        schedule: how the learning rate follows from the step.
-        groups: pattern of parameter names (`*.bias`) -> options that differ for what it matches.
-            Later patterns win.
-        clip_grad_norm: gradients are scaled down together so that the norm of all of them is at
-            most this.
-        clip_grad_value: each element of a gradient is held within plus and minus this, before its
-            norm is looked at.
-        maximize: climb instead of descending.
-    """
-
-    schedule: Schedule = field(default=Constant(), kw_only=True)
-    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False, kw_only=True)
-    clip_grad_norm: float | None = field(default=None, kw_only=True)
-    clip_grad_value: float | None = field(default=None, kw_only=True)
-    maximize: bool = field(default=False, kw_only=True)
-
-    # Options that are about all parameters at once, and cannot differ between groups.
-    _common: ClassVar[frozenset[str]] = frozenset({"groups", "clip_grad_norm", "clip_grad_value"})
-
-    def __post_init__(self) -> None:
-        self.check()
-        own = {f.name for f in fields(self)} - self._common
-        for pattern, options in self.groups.items():
-            unknown = set(options) - own
-            if unknown:
-                raise UsageError(
-                    f"group {pattern!r} sets {', '.join(sorted(unknown))}; "
-                    f"{type(self).__name__} has {', '.join(sorted(own))} for a group"
-                )
-            replace(self, groups={}, **options)
-
-    def check(self) -> None:
-        """
-        Raises:
-            UsageError: for options that make no sense.
-        """
-        for name in ("lr", "weight_decay", "momentum", "eps", "lr_decay", "alpha"):
-            if getattr(self, name, 0.0) < 0.0:
-                raise UsageError(
-                    f"{name} of {type(self).__name__} is {getattr(self, name)}, below 0"
-                )
-        for name in ("clip_grad_norm", "clip_grad_value"):
-            bound = getattr(self, name)
-            if bound is not None and not bound > 0.0:
-                raise UsageError(
-                    f"{name} of {type(self).__name__} is {bound}; give a number above 0"
-                )
-
-    # -- what each optimizer says -----------------------------------------------------------------
-
-    def scalars(self, lr: Number, step: Tensor) -> tuple[Number, ...]:
-        """What all parameters share in one step.
-
-        Arguments:
-            lr: the learning rate; float64 where it is a tensor.
-            step: number of steps done so far, a float64 scalar.
-        """
-        return (lr,)
-
-    def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
-        """The next contents of a parameter p with the gradient g."""
-        raise NotImplementedError
-
-    # -- what they have in common -----------------------------------------------------------------
-
-    def update(self, graph: Graph, descents: Mapping[str, Descent]) -> dict[str, Tensor]:
-        """The next contents of each parameter, by name; see `compiler.training.Optimizer`."""
-        if STEP in graph:
-            raise GraphError(f"{graph.name} is a training step already; give the network's graph")
-        with graph.scope(prefix="", origins=(Origin("optim"),)):
-            done = graph.buffer(np.array(0, np.int64), STEP)
-            with graph.scope(prefix="optim"):
-                graph.updates[STEP] = (done + 1).value
-                step = done.cast(DType.FLOAT64)
-                clipped = self._clipped({name: d.gradient for name, d in descents.items()})
-        result: dict[str, Tensor] = {}
-        for (own, dtype), names in self._by_options(descents).items():
-            with graph.scope(prefix="optim", origins=(Origin("optim"),)):
-                scalars = tuple(
-                    x.cast(dtype) if isinstance(x, Tensor) and x.dtype.is_float else x
-                    for x in own.scalars(own._rate(step), step)
-                )
-            for name in names:
-                p, origins = descents[name].parameter, graph.node(name).origins
-                with graph.scope(prefix=f"optim.{name}", origins=origins):
-                    g = -clipped[name] if own.maximize else clipped[name]
-                    result[name] = own.descend(p, g, Slots(p), *scalars)
-        return {name: result[name] for name in descents}
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0, for parameters that are in no group."""
-        graph = Graph("rate")
-        rate = self._rate(graph.input(TensorType((), DType.FLOAT64), "step"))
-        if not isinstance(rate, Tensor):
-            return rate
-        graph.outputs["rate"] = rate.value
-        return float(evaluate(graph, {"step": np.array(float(step))}).outputs["rate"])
-
-    def _rate(self, step: Tensor) -> Number:
-        return self.schedule.rate(getattr(self, "lr"), step)  # noqa: B009
-
-    def _by_options(
-        self, descents: Mapping[str, Descent]
-    ) -> dict[tuple[Optimizer, DType], list[str]]:
-        """Names of the parameters that share options and dtype."""
-        unused = [p for p in self.groups if not any(fnmatchcase(n, p) for n in descents)]
-        if unused:
-            raise UsageError(
-                f"group {unused[0]!r} matches no trainable parameter; "
-                f"there are {', '.join(descents)}"
-            )
-        result: dict[tuple[Optimizer, DType], list[str]] = {}
-        for name, descent in descents.items():
-            own = self._for_parameter(name)
-            result.setdefault((own, descent.parameter.dtype), []).append(name)
-        return result
-
-    def _for_parameter(self, name: str) -> Self:
-        options: dict[str, Any] = {}
-        for pattern, different in self.groups.items():
-            if fnmatchcase(name, pattern):
-                options |= different
-        return replace(self, groups={}, **options)
-
-    def _clipped(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self.clip_grad_value is not None:
-            clip = Clip(-self.clip_grad_value, self.clip_grad_value)
-            gradients = {name: apply(clip, g) for name, g in gradients.items()}
-        if self.clip_grad_norm is not None:
-            squares = [(g * g).sum() for g in gradients.values()]
-            norm = reduce(add, squares).sqrt()
-            scale = (self.clip_grad_norm / (norm + 1e-6)).minimum(1.0)
-            gradients = {name: g * scale.cast(g.dtype) for name, g in gradients.items()}
-        return gradients
+from .optimizer import Number, Optimizer, Slots, with_decay
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Gradient descent, with momentum (Polyak, 1964) or Nesterov's (Sutskever et al., 2013)."""
 
-    lr: float = 1e-3
     momentum: float = 0.0
     dampening: float = 0.0
     weight_decay: float = 0.0
@@ -217,7 +31,7 @@ class SGD(Optimizer):
 
     def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
         lr, *first = scalars
-        g = _with_decay(p, g, self.weight_decay)
+        g = with_decay(p, g, self.weight_decay)
         if self.momentum:
             old = slots.get("momentum")
             new = old * self.momentum + (g * (1.0 - self.dampening) if self.dampening else g)
@@ -240,16 +54,10 @@ class Adam(Optimizer):
         amsgrad: divide by the largest mean square so far (Reddi et al., 2018).
     """
 
-    lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     amsgrad: bool = False
-
-    def check(self) -> None:
-        super().check()
-        if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise UsageError(f"betas of {type(self).__name__} are from 0 to below 1: {self.betas}")
 
     def scalars(self, lr: Number, step: Tensor) -> tuple[Number, ...]:
         count = step + 1.0
@@ -258,7 +66,7 @@ class Adam(Optimizer):
 
     def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
         _, step_size, root_factor = scalars
-        return self._move(p, _with_decay(p, g, self.weight_decay), slots, step_size, root_factor)
+        return self._move(p, with_decay(p, g, self.weight_decay), slots, step_size, root_factor)
 
     def _move(self, p: Tensor, g: Tensor, slots: Slots, size: Number, factor: Number) -> Tensor:
         beta1, beta2 = self.betas
@@ -302,7 +110,7 @@ class RMSprop(Optimizer):
 
     def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
         (lr,) = scalars
-        g = _with_decay(p, g, self.weight_decay)
+        g = with_decay(p, g, self.weight_decay)
         square = slots.get("square_avg")
         average = slots.set(square, square * self.alpha + g * g * (1.0 - self.alpha))
         if self.centered:
@@ -336,11 +144,165 @@ class Adagrad(Optimizer):
 
     def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
         (lr,) = scalars
-        g = _with_decay(p, g, self.weight_decay)
+        g = with_decay(p, g, self.weight_decay)
         total = slots.get("sum", self.initial_accumulator_value)
         return p - g / (slots.set(total, total + g * g).sqrt() + self.eps) * lr
 
 
-def _with_decay(p: Tensor, g: Tensor, weight_decay: float) -> Tensor:
-    """The gradient of the loss plus weight_decay / 2 * |p|²."""
-    return g + p * weight_decay if weight_decay else g
+@dataclass(frozen=True)
+class Adadelta(Optimizer):
+    """Steps in the units of the parameter, from running mean squares of gradients and of steps
+    (Zeiler, 2012).
+
+    Arguments:
+        rho: how much of the running mean squares stays in a step.
+    """
+
+    lr: float = 1.0
+    rho: float = 0.9
+    eps: float = 1e-6
+    weight_decay: float = 0.0
+
+    def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
+        (lr,) = scalars
+        g = with_decay(p, g, self.weight_decay)
+        square, moved = slots.get("square_avg"), slots.get("acc_delta")
+        new_square = slots.set(square, square * self.rho + g * g * (1.0 - self.rho))
+        delta = (moved + self.eps).sqrt() / (new_square + self.eps).sqrt() * g
+        slots.set(moved, moved * self.rho + delta * delta * (1.0 - self.rho))
+        return p - delta * lr
+
+
+@dataclass(frozen=True)
+class Adamax(Optimizer):
+    """Adam with the largest gradient, which decays, in place of the root of the mean square
+    (Kingma and Ba, 2015).
+    """
+
+    lr: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def scalars(self, lr: Number, step: Tensor) -> tuple[Number, ...]:
+        return (lr / (1.0 - self.betas[0] ** (step + 1.0)),)
+
+    def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
+        (size,) = scalars
+        g = with_decay(p, g, self.weight_decay)
+        mean, largest = slots.get("exp_avg"), slots.get("exp_inf")
+        new_mean = slots.set(mean, mean + (g - mean) * (1.0 - self.betas[0]))
+        bound = (largest * self.betas[1]).maximum(g.abs() + self.eps)
+        return p - new_mean / slots.set(largest, bound) * size
+
+
+@dataclass(frozen=True)
+class NAdam(Optimizer):
+    """Adam with Nesterov's momentum (Dozat, 2016).
+
+    Arguments:
+        momentum_decay: of the momentum's schedule.
+        decoupled_weight_decay: take weight decay off the parameter itself, as AdamW.
+    """
+
+    lr: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum_decay: float = 4e-3
+    decoupled_weight_decay: bool = False
+
+    def scalars(self, lr: Number, step: Tensor) -> tuple[Number, ...]:
+        return lr, 1.0 / (1.0 - self.betas[1] ** (step + 1.0)).sqrt(), step
+
+    def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
+        lr, root_factor, step = scalars
+        assert isinstance(step, Tensor)
+        if self.decoupled_weight_decay:
+            p = p * (1.0 - lr * self.weight_decay)
+        else:
+            g = with_decay(p, g, self.weight_decay)
+        now, later = (self._momentum(step.cast("float64") + n) for n in (1.0, 2.0))
+        product = slots.scalar("mu_product", 1.0)
+        so_far = slots.set(product, product * now)
+        mean, square = slots.get("exp_avg"), slots.get("exp_avg_sq")
+        beta1, beta2 = self.betas
+        new_mean = slots.set(mean, mean + (g - mean) * (1.0 - beta1))
+        new_square = slots.set(square, square * beta2 + g * g * (1.0 - beta2))
+        divisor = new_square.sqrt() * root_factor + self.eps
+        of_gradient = ((1.0 - now) / (1.0 - so_far)).cast(p.dtype) * lr
+        of_mean = (later / (1.0 - so_far * later)).cast(p.dtype) * lr
+        return p - g / divisor * of_gradient - new_mean / divisor * of_mean
+
+    def _momentum(self, step: Tensor) -> Tensor:
+        return self.betas[0] * (1.0 - 0.5 * 0.96 ** (step * self.momentum_decay))
+
+
+@dataclass(frozen=True)
+class RAdam(Optimizer):
+    """Adam that does without the mean square while its variance is large (Liu et al., 2020).
+
+    Arguments:
+        decoupled_weight_decay: take weight decay off the parameter itself, as AdamW.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled_weight_decay: bool = False
+
+    def scalars(self, lr: Number, step: Tensor) -> tuple[Number, ...]:
+        beta1, beta2 = self.betas
+        count = step + 1.0
+        correction = 1.0 - beta2**count
+        most = 2.0 / (1.0 - beta2) - 1.0
+        length = most - 2.0 * count * beta2**count / correction
+        is_long = length > 5.0
+        inside = is_long.where(length, 6.0)  # whose root there is
+        rectified = (
+            (inside - 4.0) * (inside - 2.0) * most / ((most - 4.0) * (most - 2.0) * inside)
+        ).sqrt()
+        return lr, lr / (1.0 - beta1**count), rectified * correction.sqrt(), is_long
+
+    def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
+        lr, size, factor, is_long = scalars
+        assert isinstance(is_long, Tensor)
+        if self.decoupled_weight_decay:
+            p = p * (1.0 - lr * self.weight_decay)
+        else:
+            g = with_decay(p, g, self.weight_decay)
+        beta1, beta2 = self.betas
+        mean, square = slots.get("exp_avg"), slots.get("exp_avg_sq")
+        new_mean = slots.set(mean, mean + (g - mean) * (1.0 - beta1))
+        new_square = slots.set(square, square * beta2 + g * g * (1.0 - beta2))
+        adapted = new_mean / (new_square.sqrt() + self.eps) * factor
+        return p - is_long.where(adapted, new_mean) * size
+
+
+@dataclass(frozen=True)
+class Rprop(Optimizer):
+    """Steps of their own length for each element, longer while the sign of its gradient stays
+    (Riedmiller and Braun, 1993). For full batches.
+
+    Arguments:
+        etas: what a length is multiplied by when the sign changes, and when it stays.
+        step_sizes: the least and the greatest length.
+    """
+
+    lr: float = 1e-2
+    etas: tuple[float, float] = (0.5, 1.2)
+    step_sizes: tuple[float, float] = (1e-6, 50.0)
+
+    def check(self) -> None:
+        super().check()
+        if not 0.0 < self.etas[0] < 1.0 < self.etas[1]:
+            raise UsageError(f"etas of Rprop are below 1 and above 1: {self.etas}")
+
+    def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
+        before, size = slots.get("prev"), slots.get("step_size", self.lr)
+        agreement = g * before
+        shorter, longer = self.etas
+        factor = (agreement > 0.0).where(longer, (agreement < 0.0).where(shorter, g.constant(1.0)))
+        new_size = slots.set(size, (size * factor).clamp(*self.step_sizes))
+        kept = slots.set(before, (agreement < 0.0).where(0.0, g))
+        return p - kept.sign() * new_size

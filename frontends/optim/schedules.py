@@ -7,11 +7,10 @@ Steps are steps of the optimizer (batches): multiply by the number of batches to
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...compiler.errors import UsageError
-from ...compiler.ops.base import apply
-from ...compiler.ops.pointwise import Cos, Floor
 from ...compiler.tensor import Tensor
 
 
@@ -48,7 +47,7 @@ class StepLR(Schedule):
         _require(self.step_size >= 1, f"step_size is at least 1, got {self.step_size}")
 
     def rate(self, base: float, step: Tensor) -> Tensor | float:
-        return base * self.gamma ** apply(Floor(), step / self.step_size)
+        return base * self.gamma ** (step / self.step_size).floor()
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,158 @@ class CosineAnnealingLR(Schedule):
 
     def rate(self, base: float, step: Tensor) -> Tensor | float:
         return _cosine(base, self.eta_min, step / self.T_max)
+
+
+@dataclass(frozen=True)
+class CosineAnnealingWarmRestarts(Schedule):
+    """From the base rate to eta_min along half a cosine, again and again; each run is T_mult times
+    as long as the one before, the first takes T_0 steps (Loshchilov and Hutter, SGDR, 2017).
+    """
+
+    T_0: int
+    T_mult: int = 1
+    eta_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.T_0 >= 1, f"T_0 is at least 1, got {self.T_0}")
+        _require(self.T_mult >= 1, f"T_mult is at least 1, got {self.T_mult}")
+
+    def rate(self, base: float, step: Tensor) -> Tensor | float:
+        if self.T_mult == 1:
+            return _cosine(base, self.eta_min, step / self.T_0 - (step / self.T_0).floor())
+        # So many runs are over: T_0 (m**n - 1) / (m - 1) <= step. Rounding must not lose one.
+        m = float(self.T_mult)
+        passed = step * ((m - 1.0) / self.T_0) + 1.0
+        runs = (passed.log() * (1.0 / math.log(m)) + 1e-9).floor()
+        length = m**runs
+        return _cosine(base, self.eta_min, (passed / length - 1.0).maximum(0.0) / (m - 1.0))
+
+
+@dataclass(frozen=True)
+class LinearLR(Schedule):
+    """The base rate times a factor that goes evenly from one to another within total_iters steps
+    and stays there.
+    """
+
+    start_factor: float = 1.0 / 3
+    end_factor: float = 1.0
+    total_iters: int = 5
+
+    def __post_init__(self) -> None:
+        _require(self.total_iters >= 1, f"total_iters is at least 1, got {self.total_iters}")
+
+    def rate(self, base: float, step: Tensor) -> Tensor | float:
+        share = (step / self.total_iters).minimum(1.0)
+        return base * (self.start_factor + (self.end_factor - self.start_factor) * share)
+
+
+@dataclass(frozen=True)
+class ConstantLR(Schedule):
+    """The base rate times a factor for the first total_iters steps, then the base rate."""
+
+    factor: float = 1.0 / 3
+    total_iters: int = 5
+
+    def rate(self, base: float, step: Tensor) -> Tensor | float:
+        return (step < self.total_iters).where(base * self.factor, step.constant(base))
+
+
+@dataclass(frozen=True)
+class PolynomialLR(Schedule):
+    """base * (1 - step / total_iters) ** power, and 0 after total_iters steps."""
+
+    total_iters: int = 5
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.total_iters >= 1, f"total_iters is at least 1, got {self.total_iters}")
+
+    def rate(self, base: float, step: Tensor) -> Tensor | float:
+        rest = (1.0 - step / self.total_iters).maximum(0.0)
+        return base * rest.pow(self.power)
+
+
+@dataclass(frozen=True)
+class CyclicLR(Schedule):
+    """Up and down evenly between two rates (Smith, 2017). The optimizer's `lr` does not count.
+
+    Arguments:
+        base_lr: the lowest rate, where a cycle starts.
+        max_lr: the highest one.
+        step_size_up: steps from the one to the other.
+        step_size_down: steps back; as many by default.
+        mode: "triangular"; "triangular2" halves the height with every cycle, "exp_range" multiplies
+            it by gamma with every step.
+        gamma: of "exp_range".
+    """
+
+    base_lr: float
+    max_lr: float
+    step_size_up: int = 2000
+    step_size_down: int | None = None
+    mode: str = "triangular"
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        known = ("triangular", "triangular2", "exp_range")
+        _require(self.mode in known, f"mode is one of {', '.join(known)}, not {self.mode!r}")
+        _require(self.step_size_up >= 1, f"step_size_up is at least 1, got {self.step_size_up}")
+
+    def rate(self, base: float, step: Tensor) -> Tensor | float:
+        up = self.step_size_up
+        down = up if self.step_size_down is None else self.step_size_down
+        cycles = (step / (up + down)).floor()
+        inside = step - cycles * (up + down)
+        height = (inside <= up).where(inside / up, (up + down - inside) / down)
+        if self.mode == "triangular2":
+            height = height * 0.5**cycles
+        elif self.mode == "exp_range":
+            height = height * self.gamma**step
+        return self.base_lr + (self.max_lr - self.base_lr) * height
+
+
+@dataclass(frozen=True)
+class SequentialLR(Schedule):
+    """Schedules one after the other, each counting from its own start.
+
+    Arguments:
+        schedulers: in order.
+        milestones: numbers of steps after which the next one begins.
+    """
+
+    schedulers: tuple[Schedule, ...]
+    milestones: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedulers", tuple(self.schedulers))
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        _require(
+            len(self.milestones) == len(self.schedulers) - 1
+            and list(self.milestones) == sorted(self.milestones),
+            f"{len(self.schedulers)} schedules take one milestone less, in order: "
+            f"{self.milestones}",
+        )
+
+    def rate(self, base: float, step: Tensor) -> Tensor | float:
+        result = self.schedulers[0].rate(base, step)
+        for start, schedule in zip(self.milestones, self.schedulers[1:], strict=True):
+            later = schedule.rate(base, (step - start).maximum(0.0))
+            result = (step >= start).where(later, result)
+        return result
+
+
+@dataclass(frozen=True)
+class LambdaLR(Schedule):
+    """The base rate times a function of the step, which is traced like a module's forward.
+
+    Arguments:
+        lr_lambda: takes the number of steps done (a float64 scalar tensor) and gives a factor.
+    """
+
+    lr_lambda: Callable[[Tensor], Tensor | float]
+
+    def rate(self, base: float, step: Tensor) -> Tensor | float:
+        return base * self.lr_lambda(step)
 
 
 @dataclass(frozen=True)
@@ -154,7 +305,7 @@ class OneCycleLR(Schedule):
 
 def _cosine(start: float, end: float, share: Tensor) -> Tensor:
     """From start to end along half a cosine."""
-    return end + (start - end) * 0.5 * (apply(Cos(), share * math.pi) + 1.0)
+    return end + (start - end) * 0.5 * ((share * math.pi).cos() + 1.0)
 
 
 def _require(condition: bool, message: str) -> None:

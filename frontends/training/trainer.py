@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ...runtime.progress import display
 from ...runtime.training import Callback, EarlyStopping, Loop, Values
 from ..nn.module import Module
 from ..nn.structure import map_structure
-from ..optim.optimizers import STEP, Optimizer
+from ..optim.optimizer import STEP, Optimizer
 from ..tuning import Tuner
 from .data import Data, as_rows, as_splits, evaluation_batches, rows_of, training_batches
 from .graphs import Signature
@@ -97,6 +98,7 @@ class Trainer:
             model, objective, optimizer, threads, seed, watch_gradients, options
         )
         self._signature: Signature | None = None
+        self._names = list(signature(model.forward).parameters)
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -123,8 +125,8 @@ class Trainer:
         that do not fill one are left out of that epoch.
 
         Arguments:
-            data: arrays (x, y), a Dataset, Splits, Batches, or the name of data ("digits"). Batches
-                keep their own size, order and transform.
+            data: arrays (x, y), where x may be a tuple or dict of inputs, a Dataset, Splits,
+                Batches, or the name of data ("digits"). Batches keep their own size, order and transform.
             epochs: to be done in all; 1 where `steps` is not given either.
             validation: data to evaluate after every epoch; the test part where `data` has one.
             batch_size: rows of a step; all rows where there are fewer.
@@ -150,9 +152,9 @@ class Trainer:
             QuernError: data, network and loss do not fit each other.
         """
         self._programs.refresh()
-        rows, held_out = as_splits(data)
+        rows, held_out = as_splits(data, self._names)
         batches = training_batches(rows, batch_size, self.seed, transform, self._programs.dtype)
-        judged_by = held_out if validation is None else as_rows(validation)
+        judged_by = held_out if validation is None else as_rows(validation, self._names)
         program = self._step_program(next(batches.batches(0)))
 
         def validate() -> Values:
@@ -185,7 +187,7 @@ class Trainer:
         """One step on one batch.
 
         Arguments:
-            x: inputs, (rows, …) or a dict of them.
+            x: inputs, (rows, …), or a tuple or dict of them.
             y: targets, (rows, …).
 
         Returns:
@@ -195,7 +197,9 @@ class Trainer:
             TrainingError: loss or gradients are not finite; nothing has changed then.
         """
         self._programs.refresh()
-        (batch,) = evaluation_batches(as_rows((x, y)), None, self._programs.dtype).batches(0)
+        (batch,) = evaluation_batches(
+            as_rows((x, y), self._names), None, self._programs.dtype
+        ).batches(0)
         return self._step(self._step_program(batch), batch)
 
     def evaluate(self, data: Data, batch_size: int = 64) -> Values:
@@ -204,7 +208,7 @@ class Trainer:
         Each batch counts with the number of its rows.
         """
         self._programs.refresh()
-        rows, held_out = as_splits(data)
+        rows, held_out = as_splits(data, self._names)
         batches = evaluation_batches(held_out or rows, batch_size, self._programs.dtype)
         net = self._network(batches)
         totals: Values = {}
@@ -219,13 +223,13 @@ class Trainer:
         """The network's outputs in inference mode, for any number of rows.
 
         Arguments:
-            x: inputs, (rows, …) or a dict of them.
+            x: inputs, (rows, …), or a tuple or dict of them.
 
         Returns:
             What the network returns, with arrays (rows, …) in place of tensors.
         """
         self._programs.refresh()
-        batches = evaluation_batches(rows_of(x), batch_size, self._programs.dtype)
+        batches = evaluation_batches(rows_of(x, self._names), batch_size, self._programs.dtype)
         net = self._network(batches)
         parts = [
             {k: _real(v, batch) for k, v in self._run(net, batch.inputs).items()}
