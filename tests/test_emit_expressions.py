@@ -128,7 +128,7 @@ NUMPY_FUNCTIONS = {
     Function.SQRT: np.sqrt, Function.SIN: np.sin, Function.COS: np.cos, Function.TANH: np.tanh,
     Function.SIGMOID: sigmoid, Function.ERF: np.vectorize(math.erf), Function.FLOOR: np.floor,
     Function.CEIL: np.ceil, Function.ROUND: np.round, Function.ISNAN: np.isnan,
-    Function.NOT: np.invert,
+    Function.NOT: np.invert, Function.DECAY: np.exp,
 }  # fmt: skip
 EXACT = (Function.NEG, Function.ABS, Function.SIGN, Function.FLOOR, Function.CEIL, Function.ROUND,
          Function.ISNAN, Function.NOT, Function.SQRT)  # fmt: skip
@@ -137,14 +137,15 @@ EXACT = (Function.NEG, Function.ABS, Function.SIGN, Function.FLOOR, Function.CEI
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("function", [f for f in Function if f is not Function.NOT])
 def test_functions_of_floats(function: Function, dtype: DType) -> None:
-    a = samples(dtype)
+    a = -np.abs(samples(dtype)) if function is Function.DECAY else samples(dtype)
     got = evaluate(Call(function, Load(Buffer("a", a.shape, dtype), (i,))), {"a": a}, 8)
     with np.errstate(all="ignore"):
         want = NUMPY_FUNCTIONS[function](a.astype(np.float64)).astype(got.dtype)
     if function in EXACT:
         np.testing.assert_array_equal(got, want)
     else:
-        np.testing.assert_allclose(got, want, rtol=5e-7 if dtype is F32 else 1e-14)
+        least = 2.0**-126 if function is Function.DECAY else 0
+        np.testing.assert_allclose(got, want, rtol=5e-7 if dtype is F32 else 1e-14, atol=least)
 
 
 OF_WHOLE = (Function.NEG, Function.ABS, Function.SIGN, Function.NOT)

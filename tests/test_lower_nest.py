@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import check, check_kernels, graph_of, trained
 
+from quern.compiler.graph import Graph
 from quern.compiler.llvm.target import Target
+from quern.compiler.loops.ir import Kernel, Prefetch, walk
+from quern.compiler.lower.lower import lower
 from quern.compiler.ops import activation as act
 from quern.compiler.ops import loss, norm
 from quern.compiler.ops import movement as mv
@@ -22,6 +25,8 @@ from quern.compiler.ops.base import Op, apply, apply_all
 from quern.compiler.ops.indexing import Take, TakeAlongAxis
 from quern.compiler.ops.movement import PadMode
 from quern.compiler.ops.random import Philox, RandomNormal
+from quern.compiler.passes.expand import Expand
+from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, DType, TensorType
 
@@ -34,6 +39,11 @@ FLOATS = (np.float32, np.float64)
 def numbers(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> Array:
     x = np.random.default_rng(seed).standard_normal(shape)
     return np.asarray(x * (1 if np.issubdtype(dtype, np.floating) else 9)).astype(dtype)
+
+
+def kernels_of(graph: Graph) -> list[Kernel]:
+    graph = Expand().apply(graph)
+    return [lower(graph, group, Target.host()).kernel for group in partition(graph)]
 
 
 def shapes(most: int = 4, side: int = 9) -> st.SearchStrategy[tuple[int, ...]]:
@@ -97,11 +107,22 @@ def test_a_long_row_is_cut_into_chunks() -> None:
 
 @pytest.mark.parametrize("target", ["sse", "avx2"])
 def test_lower_targets_give_the_same(target: str) -> None:
-    lower = Target.named(target)
-    if lower.missing:
+    below = Target.named(target)
+    if below.missing:
         pytest.skip(f"this machine has no {target}")
     graph, feeds = graph_of(lambda x: apply(act.Softmax(1), (x * 2.0).tanh()), numbers((5, 19)))
-    check_kernels(graph, feeds, target=lower, whole=False)
+    check_kernels(graph, feeds, target=below, whole=False)
+
+
+def test_rows_that_no_cache_holds_are_asked_for_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, feeds = graph_of(lambda x: apply(act.Softmax(1), x), numbers((5, 19)))
+    check_kernels(graph, feeds, whole=False)
+    (near,) = kernels_of(graph)
+    monkeypatch.setattr("quern.compiler.lower.nest.L2_BYTES", 0)
+    check_kernels(graph, feeds, whole=False)
+    (far,) = kernels_of(graph)
+    asked = [sum(isinstance(s, Prefetch) for s in walk(k.body)) for k in (near, far)]
+    assert asked == [0, 2]  # x and y, while exponentials are computed
 
 
 # -- moves ----------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ def sigmoid(x: Array) -> Array:
 
 REFERENCE: Mapping[str, Callable[[Array], Array]] = {
     "exp": np.exp,
+    "decay": np.exp,
     "expm1": np.expm1,
     "log": np.log,
     "log1p": np.log1p,
@@ -152,11 +153,24 @@ def same_bits(a: Array, b: Array) -> bool:
     return bool(((a.view(np.uint32) == b.view(np.uint32)) | (np.isnan(a) & np.isnan(b))).all())
 
 
-@pytest.mark.parametrize("name", [name for name in REFERENCE if name not in ROUNDING])
+@pytest.mark.parametrize("name", [n for n in REFERENCE if n not in (*ROUNDING, "decay")])
 def test_errors_are_at_most_4_ulp_over_the_whole_range(kernels: Kernels, name: str) -> None:
     errors = ulps(kernels(name, samples()), exact(name))
     worst = int(np.argmax(errors))
     assert errors[worst] <= 4, f"{errors[worst]} ULP at {float(samples()[worst]).hex()}"
+
+
+def test_decay_is_exp_of_what_is_not_above_1(kernels: Kernels) -> None:
+    x = samples()[~(samples() > 1)]
+    x = x[~np.isnan(x)]
+    with np.errstate(all="ignore"):
+        results, expected = kernels("decay", x), np.exp(x.astype(np.float64))
+    small = expected < 2.0**-126
+    assert ulps(results, expected)[~small].max() <= 2.6
+    assert (results[small] >= 0).all()
+    assert (results[small] <= 2.0**-126).all()
+    assert np.isnan(kernels("decay", np.array([math.nan]))).all()
+    assert (kernels("decay", np.array([0.0, -math.inf])) == [1, 0]).all()
 
 
 @pytest.mark.parametrize("name", ROUNDING)

@@ -113,14 +113,15 @@ def _extreme(f: FunctionBuilder, larger: bool, a: Value, b: Value) -> Value:
     On x86 a vminps or vmaxps, which gives b if either is NaN; one in `a` puts ones in all bits,
     which a constant needs not.
     """
+    if a.type.lanes == 1:
+        name = f"llvm.{'maximum' if larger else 'minimum'}.{a.type.suffix}"
+        f.module.declare(name, a.type, (a.type, a.type))
+        return f.assign(a.type, f"call nsz {a.type} @{name}({a.typed}, {b.typed})")
     found = f.select(f.fcmp("ogt" if larger else "olt", a, b), a, b)
     if a.number is not None and not math.isnan(a.number):
         return found
-    missing = f.fcmp("uno", a, a)
-    if a.type.lanes == 1:
-        return f.select(missing, a, found)
     bits = I64 if a.type.bits == 64 else I32
-    marked = f.or_(f.bitcast(found, bits), f.sext(missing, bits))
+    marked = f.or_(f.bitcast(found, bits), f.sext(f.fcmp("uno", a, a), bits))
     return f.bitcast(marked, a.type.scalar)
 
 
@@ -298,8 +299,8 @@ def widen(f: FunctionBuilder, op: ReduceOp, dtype: DType, value: Value, lanes: i
 
 _BY_VMATH = frozenset(
     {
-        Function.EXP, Function.EXPM1, Function.LOG, Function.LOG1P, Function.SQRT, Function.SIN,
-        Function.COS, Function.TANH, Function.SIGMOID, Function.ERF, Function.FLOOR,
+        Function.EXP, Function.DECAY, Function.EXPM1, Function.LOG, Function.LOG1P, Function.SQRT,
+        Function.SIN, Function.COS, Function.TANH, Function.SIGMOID, Function.ERF, Function.FLOOR,
         Function.CEIL, Function.ROUND,
     }
 )  # fmt: skip

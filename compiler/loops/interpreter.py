@@ -162,6 +162,7 @@ _RUNTIME: dict[str, Any] = {
     "shift_right": _shift_right,
     "in_float64": _in_float64,
     "exp": np.exp,
+    "decay": np.exp,
     "expm1": np.expm1,
     "log": np.log,
     "log1p": np.log1p,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .access import Access, Accesses, AccessKind
-from .ir import Block, For, If, Kernel, LoopKind, Stmt, Store
+from .ir import Block, For, If, Kernel, LoopKind, Prefetch, Stmt, Store
 
 # Bytes of a cache line, and that have to follow on each other before the next place.
 _LINE = 64
@@ -64,7 +64,11 @@ def streaming(kernel: Kernel, number: int) -> Kernel:
     name = kernel.parameters[number].name
 
     def block(stmts: Block) -> Block:
-        return tuple(map(statement, stmts))
+        return tuple(statement(stmt) for stmt in stmts if not asks(stmt))
+
+    def asks(stmt: Stmt) -> bool:
+        """Whether a statement would bring to a cache what is written past it."""
+        return isinstance(stmt, Prefetch) and stmt.buffer.name == name
 
     def statement(stmt: Stmt) -> Stmt:
         match stmt:

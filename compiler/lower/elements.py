@@ -23,6 +23,7 @@ from ..ops.blocked import Block, PackWeight, Unblock
 from ..ops.indexing import Take, TakeAlongAxis
 from ..ops.leaf import Constant
 from ..ops.random import Philox
+from ..ops.reduce import Max
 from ..types import DType, Shape
 from .philox import uniform
 
@@ -180,7 +181,6 @@ _FUNCTIONS: dict[type[Op], Function] = {
     pw.Negate: Function.NEG,
     pw.Abs: Function.ABS,
     pw.Sign: Function.SIGN,
-    pw.Exp: Function.EXP,
     pw.Expm1: Function.EXPM1,
     pw.Log: Function.LOG,
     pw.Log1p: Function.LOG1P,
@@ -226,6 +226,23 @@ def _operands(node: Node, elements: Elements, index: Index) -> list[Expr]:
     return [
         elements.aligned(v, index, node.types[0].shape) for v in elements.graph.inputs_of(node.name)
     ]
+
+
+@element.register
+def _(op: pw.Exp, node: Node, elements: Elements, index: Index) -> Expr:
+    (x,) = _operands(node, elements, index)
+    (value,) = elements.graph.inputs_of(node.name)
+    return ir.Call(Function.DECAY if _is_below_maximum(elements.graph, value) else Function.EXP, x)
+
+
+def _is_below_maximum(graph: Graph, value: Value) -> bool:
+    """Whether a value is another one less its largest elements, so that it is not above zero."""
+    node = graph.producer(value)
+    if not isinstance(node.op, pw.Subtract):
+        return False
+    x, top = graph.inputs_of(node.name)
+    largest = graph.producer(top)
+    return isinstance(largest.op, Max) and graph.inputs_of(largest.name) == (x,)
 
 
 @element.register

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
+from ..cost_model import L2_BYTES
 from ..graph import Graph, Value
 from ..group import Group
 from ..llvm.target import Target
@@ -224,7 +225,7 @@ class Nest:
     ) -> ir.Block:
         """What is done at one place of the reduced axes."""
         inner = elements.inner()
-        body: ir.Block = ()
+        body = self._ask_ahead(place, stage)
         for value, buffer in keep:
             x = inner.at(value, self._index(value, place))
             row_index = tuple(
@@ -242,6 +243,27 @@ class Nest:
             x = inner.at(value, index)
             body += (*inner.take_block(), ir.Store(self.binding.outputs[value], index, x))
         return body
+
+    def _ask_ahead(self, place: Place, stage: int) -> ir.Block:
+        """Asks for this place of the next row, and for where later results of this one go.
+
+        A stage that computes much waits for neither, and others that do nothing but wait find them
+        near.
+        """
+        if self.by_columns or not self.kept or not self.stages.computes_much(stage):
+            return ()
+        following = {**place, self.kept[-1]: place[self.kept[-1]] + 1}
+        asked = [
+            (buffer, self._index(value, following))
+            for value, buffer in self.binding.inputs.items()
+            if self.stages.is_full(value)
+        ]
+        asked += [
+            (self.binding.outputs[value], self._index(value, place))
+            for later in range(stage + 1, self.stages.count)
+            for value in self.stages.stored_in(later)
+        ]
+        return tuple(ir.Prefetch(*each) for each in asked if each[0].nbytes > L2_BYTES)
 
     def _reduced_loops(self, loops: Loops, body: ir.Block) -> ir.Block:
         if self.by_columns or not loops:
@@ -288,9 +310,8 @@ class Nest:
 
     def _kept_for_later(self, stage: int) -> list[Value]:
         """Expensive values that fit into a row buffer."""
-        if self.by_columns:
-            return []
         length = math.prod(self.axes[d].extent for d in self.reduced)
+        length *= self.lanes if self.by_columns else 1
         dtype = self.binding.graph.type_of
         return [
             v

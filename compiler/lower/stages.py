@@ -119,6 +119,13 @@ class Stages:
             and v not in self.group.outputs
         ]
 
+    def computes_much(self, stage: int) -> bool:
+        """Whether a stage is the first to compute what takes many instructions."""
+        return any(
+            self.level[value] == stage and is_expensive(self.graph.producer(value).op)
+            for value in self._demanded(stage)
+        )
+
     def _demanded(self, stage: int) -> set[Value]:
         """The full-size members that a stage computes."""
         roots = [self.operand(v) for v in self.reduced_in(stage)] + self.stored_in(stage)

@@ -324,7 +324,7 @@ class Softmax(AlongAxis):
 
     def formula(self, shifted: Tensor) -> Tensor:
         e = shifted.exp()
-        return e / e.sum(self.axis, keepdims=True)
+        return e * (1.0 / e.sum(self.axis, keepdims=True))
 
     def gradient(self, inputs: Tensors, outputs: Tensors, signals: Signals) -> Gradients:
         (signal,), (y,) = signals, outputs

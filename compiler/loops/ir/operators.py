@@ -61,13 +61,17 @@ COMPARISONS = frozenset({BinaryOp.LT, BinaryOp.LE, BinaryOp.EQ, BinaryOp.NE})
 
 
 class Function(Enum):
-    """Functions of one value (FMA: three) that keep the dtype; ISNAN gives bool."""
+    """Functions of one value that keep the dtype; ISNAN gives bool.
+
+    DECAY is EXP of what is not above 1: where that is less than 2^-126 it may be zero.
+    """
 
     NEG = "neg"
     ABS = "abs"
     SIGN = "sign"
     NOT = "not"
     EXP = "exp"
+    DECAY = "decay"
     EXPM1 = "expm1"
     LOG = "log"
     LOG1P = "log1p"
