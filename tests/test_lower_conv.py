@@ -15,6 +15,7 @@ from oracles import check, check_kernels, graph_of
 
 from quern.compiler.errors import ShapeError
 from quern.compiler.evaluate import evaluate
+from quern.compiler.graph import Graph
 from quern.compiler.joining import fits_stack
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.bounds import prove
@@ -311,3 +312,14 @@ def test_expand_leaves_primitives() -> None:
         lambda x, w, b: apply(Conv(*case.fields), x, w, b), x, w, numbers((w.shape[0],))
     )
     assert len(partition(Expand().apply(graph))) == 1
+
+
+@pytest.mark.parametrize(("channels", "tile"), [(1, "6x16"), (3, "3x24")])
+def test_few_channels_share_the_vectors_that_they_read(channels: int, tile: str) -> None:
+    graph = Graph()
+    x = graph.input(TensorType((1, 8, 48, 48)), "x")
+    w = graph.input(TensorType((channels, 8, 3, 3)), "w")
+    (y,) = graph.apply(Conv((1, 1), ((1, 1),) * 2, (1, 1), 1), x, w)
+    graph.outputs = {"y": y.value}
+    (group,) = partition(graph)
+    assert tile in lower(graph, group, Target.named("avx2")).kernel.note

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..graph import Graph, Value
@@ -40,6 +40,9 @@ from .slide import Slide
 _CACHED = 256 * 1024
 # So many tasks keep all threads busy.
 _TASKS = 16
+# The most vectors in a tile.
+_WIDEST = 3
+_LINE = 64
 
 
 def lower_conv(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -88,22 +91,24 @@ class PlainConv(Gather):
         """The outputs of some slides."""
         outputs = self.outputs(slides)
         taps = tuple(Axis(f"k{a.name}", s.taps) for a, s in zip(outputs, slides, strict=True))
-        form = Contraction(
+        pixels = frozenset({self.group, self.batch, *outputs})
+        cost = vector_cost(slides[-1].stride, self.lanes) * self._crossings(taps)
+        narrow = Contraction(
             outputs=(self.group, self.batch, self.channel, *outputs),
             lane=outputs[-1],
             summed=(self.depth, *taps),
-            factors=(
-                Factor(
-                    frozenset({self.group, self.batch, *outputs}),
-                    vector_cost(slides[-1].stride, self.lanes),
-                ),
-                Factor(frozenset({self.group, self.channel})),
-            ),
+            factors=(Factor(pixels, cost), Factor(frozenset({self.group, self.channel}))),
             lanes=self.lanes,
             registers=self.binding.target.registers,
             store=self.store_cost(slides),
         )
+        wide = replace(narrow, panel=_WIDEST * self.lanes)
+        form = min(narrow, wide, key=lambda each: each.cost)
         return Part(slides, outputs, taps, form)
+
+    def _crossings(self, taps: Sequence[Axis]) -> float:
+        """Cache lines that a vector of pixels lies in, on average over the taps."""
+        return 1 + self.lanes * self.dtype.size / _LINE if taps[-1].extent > 1 else 1
 
     def store_cost(self, slides: Sequence[Slide]) -> float:
         """Instructions that storing a vector takes."""

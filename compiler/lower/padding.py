@@ -29,9 +29,10 @@ def reader(binding: Binding, value: Value) -> Reader:
 def padded(
     binding: Binding, value: Value, reads: Sequence[tuple[int, int]]
 ) -> tuple[ir.Block, Reader]:
-    """Makes a value (N, C, *spatial, …) readable in all places that are asked for.
+    """Makes a value (N, C, *spatial) readable in all places that are asked for.
 
-    Where they are all inside, it is read in place, else from a copy with zeros around.
+    Where they are all inside, it is read in place, else from a copy with zeros around. There rows
+    of all channels are neighbours: a sum over channels walks through pages from end to end.
 
     Arguments:
         binding: the group.
@@ -39,32 +40,32 @@ def padded(
         reads: the first place along each spatial axis, and the one behind the last.
 
     Returns:
-        What makes the copy, and the elements at (n, c, *places, …).
+        What makes the copy, and the elements at (n, c, *places).
     """
-    shape, rank = binding.shape(value), len(reads)
-    lead, spatial, rest = shape[:2], shape[2 : 2 + rank], shape[2 + rank :]
+    shape = binding.shape(value)
+    spatial = shape[2:]
     low = tuple(max(0, -first) for first, _ in reads)
     size = tuple(
         before + max(n, behind) for n, before, (_, behind) in zip(spatial, low, reads, strict=True)
     )
     if size == spatial:
         return (), reader(binding, value)
-    copy = binding.local(
-        "padded", (*lead, *size, *rest), binding.graph.type_of(value).dtype, Space.SCRATCH
-    )
+    shape = (shape[0], *size[:-1], shape[1], size[-1])
+    copy = binding.local("padded", shape, binding.graph.type_of(value).dtype, Space.SCRATCH)
 
     def read(index: Index) -> Expr:
-        places = (i + before for i, before in zip(index[2 : 2 + rank], low, strict=True))
-        return ir.Load(copy, (*index[:2], *places, *index[2 + rank :]))
+        places = [i + before for i, before in zip(index[2:], low, strict=True)]
+        return ir.Load(copy, (index[0], *places[:-1], index[1], places[-1]))
 
     return _copy(binding, value, copy, low), read
 
 
 def _copy(binding: Binding, value: Value, copy: Buffer, low: tuple[int, ...]) -> ir.Block:
     """Rows copied, zeros around them."""
-    rank = len(low)
-    spatial, size = binding.shape(value)[2 : 2 + rank], copy.shape[2 : 2 + rank]
-    rows = [(binding.var(hint), n) for hint, n in zip("ncdh", copy.shape[: 1 + rank], strict=False)]
+    lead, spatial = binding.shape(value)[:2], binding.shape(value)[2:]
+    size = (*copy.shape[1:-2], copy.shape[-1])
+    extents = (*lead, *size[:-1])
+    rows = [(binding.var(hint), n) for hint, n in zip("ncdh", extents, strict=False)]
     conditions: list[Expr] = []
     source: list[Expr] = []
     for (row, n), extent, before in zip(rows[2:], spatial[:-1], low[:-1], strict=True):
@@ -72,25 +73,24 @@ def _copy(binding: Binding, value: Value, copy: Buffer, low: tuple[int, ...]) ->
         if n != extent:
             conditions += [source[-1] >= 0, source[-1] < extent]
     at = tuple(var for var, _ in rows)
+    to = (at[0], *at[2:], at[1])
     behind = low[-1] + spatial[-1]
 
     def line(sources: Sequence[Expr] | None) -> ir.Block:
         """A row of the copy; without sources it is zeros."""
         if sources is None:
-            return _columns(binding, copy, at, 0, size[-1], None)
+            return _columns(binding, copy, to, 0, size[-1], None)
         return (
-            *_columns(binding, copy, at, 0, low[-1], None),
-            *_columns(
-                binding, copy, at, low[-1], spatial[-1], lambda i: x((*at[:2], *sources, *i))
-            ),
-            *_columns(binding, copy, at, behind, size[-1] - behind, None),
+            *_columns(binding, copy, to, 0, low[-1], None),
+            *_columns(binding, copy, to, low[-1], spatial[-1], lambda i: x((*at[:2], *sources, i))),
+            *_columns(binding, copy, to, behind, size[-1] - behind, None),
         )
 
     x = reader(binding, value)
     whole = line(source)
     for condition in reversed(conditions):
         whole = (ir.If(condition, whole, line(None)),)
-    planes = 2 if math.prod(copy.shape[:2]) >= _ENOUGH else len(rows)
+    planes = 2 if math.prod(lead) >= _ENOUGH else len(rows)
     body = ir.loop_nest(tuple(rows[planes:]), whole)
     return ir.loop_nest(tuple(rows[:planes]), body, LoopKind.PARALLEL)
 
@@ -101,20 +101,11 @@ def _columns(
     at: Index,
     start: int,
     length: int,
-    x: Reader | None,
+    x: Callable[[Expr], Expr] | None,
 ) -> ir.Block:
-    """`length` columns of a row: x(column, …), or zeros."""
-    zero = ir.Const(0.0 if copy.dtype.is_float else 0, copy.dtype)
-    axes = copy.shape[len(at) :]
-    loops = [(binding.var("w"), length)] + [(binding.var("b"), n) for n in axes[1:]]
-    index = tuple(var for var, _ in loops)
-    place = (*at, index[0] + start, *index[1:])
-    store: ir.Block = (ir.Store(copy, place, zero if x is None else x(index)),)
-    # The last axis is in lanes, but for blocks of a single channel.
-    axis = 0 if len(loops) == 1 or loops[1][1] == 1 else 1
-    for number, (var, extent) in reversed(list(enumerate(loops))):
-        if number == axis:
-            store = (ir.For(var, extent, store, LoopKind.VECTOR, binding.lanes(copy.dtype)),)
-        else:
-            store = ir.loop_nest(((var, extent),), store)
-    return store if length else ()
+    """`length` columns of a row: x(column), or zeros."""
+    column = binding.var("w")
+    value = ir.Const(0.0 if copy.dtype.is_float else 0, copy.dtype) if x is None else x(column)
+    store = ir.Store(copy, (*at, column + start), value)
+    lanes = binding.lanes(copy.dtype)
+    return (ir.For(column, length, (store,), LoopKind.VECTOR, lanes),) if length else ()
