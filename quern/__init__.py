@@ -32,26 +32,46 @@ _EXPORTS: dict[str, str] = {
     "Trainer": ".frontends.training.trainer",
     "TrainingError": ".compiler.errors",
     "UsageError": ".compiler.errors",
+    "arange": ".frontends.nn.functional.create",
+    "bernoulli": ".frontends.nn.functional.create",
+    "cat": ".frontends.nn.functional.shape",
     "check_gradients": ".compiler.check",
+    "chunk": ".frontends.nn.functional.shape",
     "compile": ".frontends.compile",
     "differentiate": ".compiler.autodiff",
     "draw": ".frontends.compile",
+    "einsum": ".frontends.nn.functional.convolution",
+    "eye": ".frontends.nn.functional.create",
     "from_networkx": ".frontends.networkx",
     "from_onnx": ".frontends.onnx",
     "from_torch": ".frontends.torch",
+    "full": ".frontends.nn.functional.create",
+    "full_like": ".frontends.nn.functional.create",
     "grad": ".compiler.autodiff:differentiate",
     "gradient_flow": ".frontends.gradient_flow",
     "interpret": ".frontends.compile",
+    "linspace": ".frontends.nn.functional.create",
     "load": ".runtime.artifact",
     "manual_seed": ".frontends.nn.init",
+    "matmul": ".frontends.nn.functional.convolution",
     "nn": ".nn:",
+    "ones": ".frontends.nn.functional.create",
+    "ones_like": ".frontends.nn.functional.create",
     "optim": ".optim:",
     "profile": ".runtime.profile:profile",
+    "rand_like": ".frontends.nn.functional.create",
+    "randn_like": ".frontends.nn.functional.create",
     "spec": ".frontends.nn.trace",
+    "split": ".frontends.nn.functional.shape",
+    "stack": ".frontends.nn.functional.shape",
     "surgery": ".frontends.surgery:",
+    "tensor": ".frontends.nn.functional.create",
     "to_networkx": ".frontends.networkx",
     "to_onnx": ".frontends.onnx",
     "trace": ".frontends.nn.trace",
+    "where": ".frontends.nn.functional.shape",
+    "zeros": ".frontends.nn.functional.create",
+    "zeros_like": ".frontends.nn.functional.create",
     "zoo": ".frontends.zoo:",
 }
 
@@ -88,6 +108,26 @@ if TYPE_CHECKING:
     from .frontends.gradient_flow import gradient_flow as gradient_flow
     from .frontends.networkx import from_networkx as from_networkx
     from .frontends.networkx import to_networkx as to_networkx
+    from .frontends.nn.functional.convolution import einsum as einsum
+    from .frontends.nn.functional.convolution import matmul as matmul
+    from .frontends.nn.functional.create import arange as arange
+    from .frontends.nn.functional.create import bernoulli as bernoulli
+    from .frontends.nn.functional.create import eye as eye
+    from .frontends.nn.functional.create import full as full
+    from .frontends.nn.functional.create import full_like as full_like
+    from .frontends.nn.functional.create import linspace as linspace
+    from .frontends.nn.functional.create import ones as ones
+    from .frontends.nn.functional.create import ones_like as ones_like
+    from .frontends.nn.functional.create import rand_like as rand_like
+    from .frontends.nn.functional.create import randn_like as randn_like
+    from .frontends.nn.functional.create import tensor as tensor
+    from .frontends.nn.functional.create import zeros as zeros
+    from .frontends.nn.functional.create import zeros_like as zeros_like
+    from .frontends.nn.functional.shape import cat as cat
+    from .frontends.nn.functional.shape import chunk as chunk
+    from .frontends.nn.functional.shape import split as split
+    from .frontends.nn.functional.shape import stack as stack
+    from .frontends.nn.functional.shape import where as where
     from .frontends.nn.init import manual_seed as manual_seed
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace

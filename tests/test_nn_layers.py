@@ -76,6 +76,15 @@ LAYERS: list[tuple[str, tuple[int, ...]]] = [
     ("InstanceNorm2d(6, affine=True, bias=False)", IMAGE),
     ("LocalResponseNorm(3)", IMAGE),
     ("LocalResponseNorm(4, alpha=0.5, beta=0.5, k=2.0)", IMAGE),
+    ("Threshold(0.3, 20)", ROWS),
+    ("Hardshrink(0.7)", ROWS),
+    ("Softshrink()", ROWS),
+    ("Tanhshrink()", ROWS),
+    ("CELU(0.5)", ROWS),
+    ("GLU()", ROWS),
+    ("GLU(1)", IMAGE),
+    ("Unfold((2, 3), dilation=2, padding=1, stride=(2, 1))", IMAGE),
+    ("Fold((5, 6), 2, stride=2, padding=(1, 0))", (2, 8, 9)),
     ("ReLU()", ROWS),
     ("ReLU(inplace=True)", ROWS),
     ("ReLU6()", ROWS),
@@ -186,6 +195,12 @@ LOSSES: list[tuple[str, str]] = [
     ("KLDivLoss(reduction='batchmean')", "shares"),
     ("KLDivLoss(log_target=True, reduction='sum')", "floats"),
     ("MultiMarginLoss(p=2, margin=0.5)", "classes"),
+    ("MultiLabelSoftMarginLoss()", "bits"),
+    ("MultiLabelSoftMarginLoss(reduction='none')", "bits"),
+    ("HingeEmbeddingLoss(0.5)", "signs"),
+    ("SoftMarginLoss(reduction='sum')", "signs"),
+    ("PoissonNLLLoss()", "bits"),
+    ("PoissonNLLLoss(log_input=False, full=True)", "counts"),
 ]
 
 
@@ -199,6 +214,8 @@ def test_a_loss_is_pytorchs(source: str, kind: str, rng: np.random.Generator) ->
         "shares": rng.dirichlet(np.ones(5), 7).astype(np.float32),
         "floats": rng.standard_normal((7, 5), np.float32),
         "bits": rng.integers(0, 2, (7, 5)).astype(np.float32),
+        "signs": rng.choice([-1, 1], (7, 5)).astype(np.float32),
+        "counts": rng.integers(0, 9, (7, 5)).astype(np.float32),
     }
     assert_close(own(x, targets[kind]), run(other, x, targets[kind]).numpy())
 
@@ -236,6 +253,14 @@ def test_layers_of_two_inputs(rng: np.random.Generator) -> None:
     c, sign = a[::-1].copy(), np.array([1, -1, 1, -1], np.float32)
     own, other = pair("CosineSimilarity(dim=1)")
     assert_close(own(a, c), run(other, a, c).numpy())
+    own, other = pair("PairwiseDistance(3, keepdim=True)")
+    assert_close(own(a, c), run(other, a, c).numpy())
+    own, other = pair("MarginRankingLoss(0.4)")
+    assert_close(own(a[:, 0], c[:, 0], sign), run(other, a[:, 0], c[:, 0], sign).numpy())
+    own, other = pair("TripletMarginLoss(2, p=1, swap=True)")
+    assert_close(own(a, c, a * c), run(other, a, c, a * c).numpy())
+    own, other = pair("GaussianNLLLoss(full=True)")
+    assert_close(own(a, c, a * a), run(other, a, c, a * a).numpy())
     own, other = pair("CosineEmbeddingLoss(margin=0.2)")
     assert_close(own(a, c, sign), run(other, a, c, sign).numpy())
 

@@ -90,6 +90,14 @@ def embedded(a: Array, b: Array, y: Array, margin: float) -> Array:
     return np.where(y == 1, 1 - c, np.maximum(0, c - margin))
 
 
+COUNTS = np.arange(12.0).reshape(3, 4) + 0.5
+
+
+def distance(a: Array, b: Array, p: float = 2, eps: float = 1e-6) -> Array:
+    d: Array = (np.abs(a - b + eps) ** p).sum(-1) ** (1 / p)
+    return d
+
+
 CASES = [
     cases(loss.MeanSquaredError(), lambda x, t: ((x - t) ** 2).mean(), X, T),
     cases(loss.MeanSquaredError(R.SUM), lambda x, t: ((x - t) ** 2).sum(), X, T),
@@ -179,6 +187,44 @@ CASES = [
         loss.CosineEmbeddingLoss(), lambda a, b, y: embedded(a, b, y, 0.0).mean(), X, T,
         np.array([1.0, -1.0, 1.0]), constant=(2,),
     ),
+    cases(loss.PairwiseDistance(), lambda a, b: distance(a, b), X, T),
+    cases(loss.PairwiseDistance(3.0, 0.1, True), lambda a, b: distance(a, b, 3, 0.1)[:, None],
+          X, T),
+    cases(
+        loss.MarginRanking(margin=0.4), lambda a, b, y: np.maximum(0, 0.4 - y * (a - b)).mean(),
+        X, T, SIGNS, constant=(2,),
+    ),
+    cases(
+        loss.TripletMargin(R.NONE, 0.8),
+        lambda a, b, c: np.maximum(0, distance(a, b) - distance(a, c) + 0.8), X, T, X[::-1] + 1,
+    ),
+    cases(
+        loss.TripletMargin(margin=3.0, p=3.0, swap=True),
+        lambda a, b, c: np.maximum(
+            0, distance(a, b, 3) - np.minimum(distance(a, c, 3), distance(b, c, 3)) + 3
+        ).mean(), X, T, X[::-1] + 1,
+    ),
+    cases(
+        loss.HingeEmbedding(R.SUM, 1.3),
+        lambda x, y: np.where(y == 1, x, np.maximum(0, 1.3 - x)).sum(), X, SIGNS, constant=(1,),
+    ),
+    cases(loss.SoftMargin(), lambda x, y: np.log1p(np.exp(-y * x)).mean(), X, SIGNS),
+    cases(loss.PoissonNLL(), lambda x, t: (np.exp(x) - t * x).mean(), X, T),
+    cases(
+        loss.PoissonNLL(R.SUM, log_input=False, full=True),
+        lambda x, t: (
+            x - t * np.log(x + 1e-8)
+            + np.where(t > 1, t * np.log(t) - t + np.log(2 * np.pi * t) / 2, 0)
+        ).sum(), P, COUNTS, constant=(1,),
+    ),
+    cases(
+        loss.GaussianNLL(), lambda x, t, v: (np.log(v) + (x - t) ** 2 / v).mean() / 2,
+        X, T, P + 0.1,
+    ),
+    cases(
+        loss.GaussianNLL(R.NONE, full=True),
+        lambda x, t, v: (np.log(2 * np.pi * v) + (x - t) ** 2 / v) / 2, X, T, P[:, :1] + 0.1,
+    ),
 ]  # fmt: skip
 
 
@@ -221,6 +267,18 @@ def torch_functions(f: Any, reduction: loss.Reduction) -> list[tuple[Op, Callabl
         (loss.MultiMargin(reduction, power=2),
          lambda x, t, w: f.multi_margin_loss(x, t, 2, weight=w.detach(), **r),
          (X, CLASSES, WEIGHTS)),
+        (loss.TripletMargin(reduction, 2.0, 3.0, swap=True),
+         lambda *a: f.triplet_margin_loss(*a, 2.0, 3.0, swap=True, **r), (X, T, X[::-1] + 1)),
+        (loss.MarginRanking(reduction, 0.3),
+         lambda *a: f.margin_ranking_loss(*a, 0.3, **r), (X, T, SIGNS)),
+        (loss.HingeEmbedding(reduction, 0.7),
+         lambda *a: f.hinge_embedding_loss(*a, 0.7, **r), (X, SIGNS)),
+        (loss.SoftMargin(reduction), lambda x, t: f.soft_margin_loss(x, t.detach(), **r),
+         (X, SIGNS)),
+        (loss.PoissonNLL(reduction, False, True),
+         lambda x, t: f.poisson_nll_loss(x, t.detach(), False, True, **r), (P, 4 * Q)),
+        (loss.GaussianNLL(reduction, True),
+         lambda *a: f.gaussian_nll_loss(*a, full=True, **r), (X, T, P * 1e-5)),
         (loss.CosineEmbeddingLoss(reduction, 0.2),
          lambda *a: f.cosine_embedding_loss(*a, margin=0.2, **r), (X, T, np.array([1, -1, -1]))),
     ]  # fmt: skip
@@ -313,6 +371,9 @@ WRONG: list[tuple[Op, tuple[Array, ...], type[Exception], str]] = [
     (loss.SmoothL1(beta=-1.0), (X, T), ShapeError, "not negative"),
     (loss.MultiMargin(power=3), (X, CLASSES), ShapeError, "1 or 2"),
     (loss.CosineSimilarity(2), (X, T), ShapeError, "no axis 2"),
+    (loss.TripletMargin(), (X, T, T[:2]), ShapeError, "one shape"),
+    (loss.MarginRanking(), (X, T, SIGNS[:1]), ShapeError, "one shape"),
+    (loss.GaussianNLL(), (X, T, P[:, :2]), ShapeError, "takes no variances"),
     (loss.CosineEmbeddingLoss(), (X, T, SIGNS), ShapeError, r"targets of \(3,\)"),
 ]
 

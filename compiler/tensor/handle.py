@@ -53,6 +53,16 @@ class Tensor:
 
     ndim = rank
 
+    @property
+    def T(self) -> Tensor:
+        """All axes in the opposite order."""
+        return self.t()
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes exchanged: each matrix transposed."""
+        return self.transpose()
+
     def dim(self) -> int:
         """The rank."""
         return self.rank
@@ -254,8 +264,6 @@ class Tensor:
     unflatten = shapes.unflatten
     unfold = shapes.unfold
     unsqueeze = shapes.unsqueeze
-    T = property(shapes.t)
-    mT = property(shapes.transpose)
 
     # -- products ---------------------------------------------------------------------------------
 

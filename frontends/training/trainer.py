@@ -126,7 +126,8 @@ class Trainer:
 
         Arguments:
             data: arrays (x, y), where x may be a tuple or dict of inputs, a Dataset, Splits,
-                Batches, or the name of data ("digits"). Batches keep their own size, order and transform.
+                Batches, or the name of data ("digits"). Batches keep their own size, order and
+                transform.
             epochs: to be done in all; 1 where `steps` is not given either.
             validation: data to evaluate after every epoch; the test part where `data` has one.
             batch_size: rows of a step; all rows where there are fewer.

@@ -7,10 +7,12 @@ is added is found by itself. Keys of state dicts are torchvision's wherever it h
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
 from ..convolutionalize import convolutionalize
+from ..nn.module import Module
 from .entry import ZooEntry
 
 __all__ = ["ZooEntry", "convolutionalize", "entries", "find"]
@@ -32,6 +34,18 @@ def find(name: str) -> ZooEntry | None:
     """The network of a name; case, and `-` or `_`, make no difference."""
     wanted = _plain(name)
     return next((e for e in entries().values() if _plain(e.name) == wanted), None)
+
+
+def __getattr__(name: str) -> Callable[[], Module]:
+    """`zoo.resnet18()` builds the network of that name."""
+    entry = None if name.startswith("_") else find(name)
+    if entry is None:
+        raise AttributeError(f"the zoo has no {name}; `quern models` lists what it has")
+    return entry.build
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *entries()]
 
 
 def _plain(name: str) -> str:

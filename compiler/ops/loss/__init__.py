@@ -11,6 +11,15 @@ from .classes import CrossEntropy, MultiMargin, NLLLoss
 from .cosine import CosineEmbeddingLoss, CosineSimilarity
 from .distance import L1, HalfSquaredError, HingeLoss, Huber, MeanSquaredError, SmoothL1
 from .entropy import BinaryCrossEntropy, BinaryCrossEntropyWithLogits, KLDivergence
+from .ranking import (
+    GaussianNLL,
+    HingeEmbedding,
+    MarginRanking,
+    PairwiseDistance,
+    PoissonNLL,
+    SoftMargin,
+    TripletMargin,
+)
 
 __all__ = [
     "L1",
@@ -19,15 +28,22 @@ __all__ = [
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropy",
+    "GaussianNLL",
     "HalfSquaredError",
+    "HingeEmbedding",
     "HingeLoss",
     "Huber",
     "KLDivergence",
     "Loss",
+    "MarginRanking",
     "MeanSquaredError",
     "MultiMargin",
     "NLLLoss",
+    "PairwiseDistance",
+    "PoissonNLL",
     "Reduction",
     "SmoothL1",
+    "SoftMargin",
+    "TripletMargin",
     "check_same_shape",
 ]

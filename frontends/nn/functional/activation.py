@@ -5,10 +5,13 @@ the compiler decides what is written where.
 from __future__ import annotations
 
 from ....compiler.ops import activation as ops
+from ....compiler.ops import shrink
+from ....compiler.ops.indexing import own_indices
 from ....compiler.ops.pointwise import Relu, Sigmoid, Tanh
 from ....compiler.tensor import Tensor
-from ....compiler.types import normalize_axis
+from ....compiler.types import DType, normalize_axis
 from ..context import emit
+from .create import uniform
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -104,6 +107,54 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return emit(ops.HardSwish(), input)
 
 
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """Elementwise x where x > threshold, else a value."""
+    return emit(shrink.Threshold(float(threshold), float(value)), input)
+
+
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """Elementwise x where |x| > lambd, else 0."""
+    return emit(shrink.HardShrink(float(lambd)), input)
+
+
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """Elementwise x moved by lambd towards 0, at which it stays."""
+    return emit(shrink.SoftShrink(float(lambd)), input)
+
+
+def tanhshrink(input: Tensor) -> Tensor:
+    """Elementwise x - tanh(x)."""
+    return emit(shrink.TanhShrink(), input)
+
+
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """Elementwise x where x > 0, else alpha * (exp(x / alpha) - 1)."""
+    return emit(shrink.Celu(float(alpha)), input)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """The first half of an axis times the sigmoid of the second."""
+    return emit(shrink.Glu(normalize_axis(dim, input.rank)), input)
+
+
+def gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, dim: int = -1) -> Tensor:
+    """Random choices that gradients flow through (Jang et al., 2017): softmax of the logits with
+    Gumbel's noise, over tau.
+
+    Arguments:
+        hard: exactly one is 1, the others are 0; gradients are those of the soft choice.
+    """
+    exponential = -(1.0 - uniform(logits)).log()
+    noise = -exponential.maximum(2.0**-25).log()
+    soft = ((logits + noise) * (1.0 / tau)).softmax(dim)
+    if not hard:
+        return soft
+    axis = normalize_axis(dim, logits.rank)
+    numbers = own_indices(logits, axis, logits.shape[axis], DType.INT64)
+    chosen = soft.argmax(axis, keepdim=True).equal(numbers).cast(soft.dtype)
+    return chosen + (soft - soft.detach())
+
+
 def softmax(input: Tensor, dim: int | None = None) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`; by default 0 for ranks 0, 1 and 3, else 1."""
     return emit(ops.Softmax(_axis(input, dim)), input)
@@ -126,9 +177,13 @@ def _axis(x: Tensor, dim: int | None) -> int:
 
 
 __all__ = [
+    "celu",
     "clamp",
     "elu",
     "gelu",
+    "glu",
+    "gumbel_softmax",
+    "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
@@ -145,6 +200,9 @@ __all__ = [
     "softmax",
     "softmin",
     "softplus",
+    "softshrink",
     "softsign",
     "tanh",
+    "tanhshrink",
+    "threshold",
 ]

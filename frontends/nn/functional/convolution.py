@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ....compiler.errors import ShapeError
 from ....compiler.ops.conv import Conv, ConvTranspose
+from ....compiler.ops.einsum import Einsum
 from ....compiler.ops.linear import Linear
 from ....compiler.ops.linear import matmul as matmul
 from ....compiler.ops.window import Pairs
@@ -188,6 +189,11 @@ def _given(bias: Tensor | None) -> Sequence[Tensor]:
     return () if bias is None else (bias,)
 
 
+def einsum(equation: str, *operands: Tensor) -> Tensor:
+    """Products and sums by the names of axes: "bij,bjk->bik" multiplies two batches of matrices."""
+    return emit(Einsum(equation), *operands)
+
+
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Product of two batches of matrices: (B, M, K) @ (B, K, N)."""
     check_rank(input, 3, "first factor")
@@ -204,6 +210,7 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "einsum",
     "linear",
     "matmul",
 ]

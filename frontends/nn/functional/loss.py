@@ -128,6 +128,92 @@ def cosine_embedding_loss(
     return emit(op, input1, input2, target)
 
 
+def pairwise_distance(
+    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
+    """Norm of the difference along the last axis."""
+    return emit(ops.PairwiseDistance(float(p), eps, keepdim), x1, x2)
+
+
+def margin_ranking_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """max(0, margin - target * (input1 - input2)) for targets of -1 and 1."""
+    return emit(ops.MarginRanking(_reduction(reduction), margin), input1, input2, target)
+
+
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float = 1.0,
+    p: float = 2.0,
+    eps: float = 1e-6,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin) for the distance d of norm p.
+
+    Arguments:
+        swap: the negative's distance is the smaller one of those to anchor and positive.
+    """
+    op = ops.TripletMargin(_reduction(reduction), margin, float(p), eps, swap)
+    return emit(op, anchor, positive, negative)
+
+
+def hinge_embedding_loss(
+    input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """Input where the target is 1, max(0, margin - input) where it is -1."""
+    return emit(ops.HingeEmbedding(_reduction(reduction), margin), input, target)
+
+
+def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """log(1 + exp(-target * input)) for targets of -1 and 1."""
+    return emit(ops.SoftMargin(_reduction(reduction)), input, target)
+
+
+def multilabel_soft_margin_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """Binary cross-entropy of sigmoid(input), the mean over the classes of each sample (N, C)."""
+    each = binary_cross_entropy_with_logits(input, target, weight, "none").mean(-1)
+    kinds = {Reduction.MEAN: each.mean, Reduction.SUM: each.sum, Reduction.NONE: each.contiguous}
+    return kinds[_reduction(reduction)]()
+
+
+def poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
+) -> Tensor:
+    """exp(input) - target * input, or with log_input False input - target * log(input + eps).
+
+    Arguments:
+        full: add Stirling's approximation of log(target!).
+    """
+    return emit(ops.PoissonNLL(_reduction(reduction), log_input, full, eps), input, target)
+
+
+def gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Tensor,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """(log(var) + (input - target)² / var) / 2 for a variance of at least eps.
+
+    Arguments:
+        full: add the constant log(2 π) / 2.
+    """
+    return emit(ops.GaussianNLL(_reduction(reduction), full, eps), input, target, var)
+
+
 def _given(weight: Tensor | None) -> tuple[Tensor, ...]:
     return () if weight is None else (weight,)
 
@@ -144,13 +230,21 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "gaussian_nll_loss",
     "half_squared_error",
+    "hinge_embedding_loss",
     "hinge_loss",
     "huber_loss",
     "kl_div",
     "l1_loss",
+    "margin_ranking_loss",
     "mse_loss",
     "multi_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
+    "pairwise_distance",
+    "poisson_nll_loss",
     "smooth_l1_loss",
+    "soft_margin_loss",
+    "triplet_margin_loss",
 ]
