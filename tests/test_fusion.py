@@ -18,6 +18,7 @@ from quern.compiler.driver import Options, compile_graph, lower_groups, optimize
 from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph, Phase
 from quern.compiler.group import Group
+from quern.compiler.llvm.target import Target
 from quern.compiler.ops.blocked import BlockedConv
 from quern.compiler.ops.conv import Conv
 from quern.compiler.ops.leaf import State
@@ -34,6 +35,7 @@ from quern.runtime.executable import Executable
 from quern.runtime.program import Program, SlotKind
 
 GOLDEN = Path(__file__).parent / "golden"
+AVX2 = Target.named("avx2")  # blocks of 8 channels, whatever machine this is
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -113,9 +115,9 @@ def training_step(name: str, optimizer: Optimizer | None = None) -> Graph:
     return build_training_step(graph, "loss", optimizer or optim.SGD(0.1, momentum=0.9))
 
 
-def optimized(graph: Graph) -> Graph:
+def optimized(graph: Graph, target: Target | None = None) -> Graph:
     """Without Winograd's algorithm, which is chosen by cost."""
-    options = Options(algorithms="direct")
+    options = Options(target or Target.host(), algorithms="direct")
     return hoist(optimize(graph.verify(), options, Report()).verify()).main
 
 
@@ -151,7 +153,7 @@ def test_convolution_relu_and_pool_are_one_kernel_in_inference() -> None:
 
 def test_convolution_relu_and_pool_are_one_kernel_in_training() -> None:
     """What the convolution gives is in no memory: the mask of ReLU is that of the pooled value."""
-    graph = optimized(training_step("lenet"))
+    graph = optimized(training_step("lenet"), AVX2)
     found = kernels(graph)
     forward = [g for g in found if g.phase is Phase.FORWARD and not g.name.endswith("pack_weight")]
     assert [g.name for g in forward[:2]] == ["conv1_relu1_pool1", "conv2_relu2_pool2"]
@@ -343,7 +345,7 @@ def listing(graph: Graph, found: tuple[Group, ...]) -> str:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_golden_kernels_of_a_training_step(name: str) -> None:
     """Written anew by deleting tests/golden/kernels_*.txt and running this test."""
-    graph = optimized(training_step(name))
+    graph = optimized(training_step(name), AVX2)
     text = listing(graph, kernels(graph))
     file = GOLDEN / f"kernels_{name}.txt"
     if not file.exists():

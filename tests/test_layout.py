@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels import host
 from oracles import check_kernels, compare
 
 from quern.compiler.autodiff import differentiate
@@ -413,4 +414,4 @@ def test_networks_keep_their_meaning(
 def test_networks_in_blocks_as_kernels(drawn: tuple[Net, Tensor], training: bool) -> None:
     net, y = drawn
     graph, feeds = net.trained(y) if training else net.outputs(y)
-    check_kernels(in_blocks(graph), feeds, rtol=1e-9, atol=1e-9, whole=False)
+    check_kernels(in_blocks(graph, host()), feeds, rtol=1e-9, atol=1e-9, whole=False)

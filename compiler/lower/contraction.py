@@ -28,6 +28,8 @@ from .tile import VECTORS, Columns, Span, balanced, clear, panels
 _MULTIPLY_ADDS = 2
 _LOADS = 2
 _LATENCY = 5
+# Cycles that a step costs beside, for counting and jumping: fewer, larger tiles are better.
+_STEP = 0.5
 # Cycles that a tile costs beside its sum and its stores.
 _TILE = 20
 # What must be gained by tiles of another size, each of which is more code to compile.
@@ -121,8 +123,8 @@ class Contraction:
         return f"{first.rows}x{self.whole(first.columns.length)}"
 
     def whole(self, width: int) -> int:
-        """A width in whole vectors."""
-        return -(-width // self.lanes) * self.lanes
+        """A width in whole vectors, if that is how wide panels are."""
+        return width if self.panel % self.lanes else -(-width // self.lanes) * self.lanes
 
     def step(self, box: Mapping[Axis, int], vectors: int) -> float:
         """Cycles for one step of the sum in a tile."""
@@ -131,7 +133,7 @@ class Contraction:
             count = math.prod(box[a] for a in factor.axes if a is not self.lane)
             loads += count * (vectors * factor.cost if self.lane in factor.axes else 1)
         adds = math.prod(box.values()) * vectors
-        return max(adds / _MULTIPLY_ADDS, loads / _LOADS, _LATENCY)
+        return max(adds / _MULTIPLY_ADDS, loads / _LOADS, _LATENCY) + _STEP
 
     def fits(self, box: Mapping[Axis, int], vectors: int) -> bool:
         """Whether accumulators, one factor's vectors, and one of the other fit the registers."""

@@ -322,7 +322,8 @@ def depthwise_form(conv: BlockedGather, edges: int | None = _EDGES) -> Form | No
         slides = transposed_slides(window, spatial)
     axes = tuple(Line(*axis) for axis in zip(slides, spatial, source, strict=True))
     held = kernel[-1] if kernel[-1] <= _HELD else 1
-    most = max(1, conv.binding.target.registers // -(-size // conv.lanes) - held - 1)
+    # Beside sums and weights: a column of x, and the next one, which LLVM loads ahead.
+    most = max(1, conv.binding.target.registers // -(-size // conv.lanes) - held - 2)
     height = math.prod(max(slide.taps for slide in axis.slides) for axis in axes[:-1])
     tiles = _tiles(axes[-1], most, height, edges)
     return Form(axes, tuple(tiles)) if tiles else None

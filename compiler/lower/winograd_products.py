@@ -92,11 +92,12 @@ class Products:
         step = self._steps(tile, where, channel, first, row, lane, order)
         if count * blocks * self.block != self.weight.shape[2]:
             step = (ir.If(channel < self.weight.shape[2] // self.block, step),)
-        keep = self._keep(tile, where[1], first, row, lane, part)
+        keep, add = (self._keep(tile, where[1], first, row, lane, more) for more in (False, True))
         body = (
             *clear(tile, length, self.columns, row, lane),
             ir.For(number, blocks, step),
-            ir.For(row, length, keep, LoopKind.UNROLLED),
+            # A choice for each sum would have all the others' in registers as well.
+            *((ir.If(part < 1, keep, add),) if count > 1 else keep),
         )
         return (ir.For(part, count, body),)
 
@@ -135,15 +136,15 @@ class Products:
         return (ir.For(part, self.block // unrolled, body),)
 
     def _keep(
-        self, tile: Buffer, place: Expr, first: Expr, row: ir.Var, lane: ir.Var, part: Expr
+        self, tile: Buffer, place: Expr, first: Expr, row: ir.Var, lane: ir.Var, more: bool
     ) -> ir.Block:
-        """Stores the sums, or adds them to those of other channels."""
+        """Stores the sums, or adds them to those of other channels if there are `more`."""
         keep: dict[int, ir.Block] = {}
         for c, _ in self.columns.parts:
             at = first + row, place, lane + c
             total: Expr = ir.Load(tile, (row, lane + c))
-            if self.sums[0] > 1:
-                more = ir.binary(ir.BinaryOp.ADD, ir.Load(self.results, at), total)
-                total = ir.Select(part < 1, total, more)
+            if more:
+                total = ir.binary(ir.BinaryOp.ADD, ir.Load(self.results, at), total)
             keep[c] = (ir.Store(self.results, at, total),)
-        return self.columns.each(lane, keep)
+        body = self.columns.each(lane, keep)
+        return (ir.For(row, tile.shape[0], body, LoopKind.UNROLLED),)
