@@ -2,21 +2,21 @@
 
     dw[k, c, t] = sum over n, o of dy[n, k, o] * x[n, group of k, c, place(o, t)]
 
-The output channels k of a block are the lanes of a vector. Sums for some input channels of a group
-and the taps of a row of the kernel stay in registers along some rows of dy: each column of x is
-loaded once for all results whose windows it is in, broadcast or, where a vector holds several
-groups, permuted (`grouped_conv.py`).
+The input channels c of a block are the lanes of a vector. Sums for one output channel of each group
+and the taps of some rows of the kernel stay in registers along some rows of dy: each column of x is
+loaded once for all results whose windows it is in, and each column of dy is broadcast or, where a
+vector holds several groups, permuted (`grouped_conv.py`), once for all these rows.
 
 Samples are split among tasks by shape alone; sums of the parts are added in order.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import groupby
+from operator import and_
 
 from ..graph import Graph, Value
 from ..group import Group
@@ -32,10 +32,11 @@ from .depthwise import Line, Tiles
 from .epilogue import store_results
 from .padding import reader
 from .slide import Slide, forward_slides
+from .tile import balanced
 from .windows import guarded
 
 # Results of dy that are written out, at most.
-_LENGTH = 14
+_LENGTH = 4
 # Bytes of rows of x and dy that stay in the first-level cache.
 _ROWS_BYTES = 16 * 1024
 # Bytes of a cache line, and of values that stay in the second-level cache.
@@ -106,13 +107,11 @@ class GroupedWeight(Anchored):
         return Line((self.slides[-1],), extent, source).tiles(length)
 
     @cached_property
-    def members(self) -> int:
-        """Input channels whose sums are in registers together: beside them are columns of dy."""
-        taps, registers = self.op.kernel[-1], self.binding.target.registers
-        most = max(1, (registers - taps - 1) // taps)
-        if self.slides[-1].stride > 1:
-            most = max(1, most // 2)
-        return max(n for n in range(1, self.group + 1) if self.group % n == 0 and n <= most)
+    def held(self) -> int:
+        """Rows of the kernel whose sums are in registers, beside columns of dy and one of x."""
+        taps = self.op.kernel[-1]
+        columns = -(-taps // self.slides[-1].stride)
+        return max(1, (self.binding.target.registers - columns - 1) // taps)
 
     @cached_property
     def height(self) -> int:
@@ -129,14 +128,15 @@ class GroupedWeight(Anchored):
 
     @cached_property
     def sums(self) -> Buffer:
-        """Sums of all parts: (part, block, *rows of the kernel, tap, input channel, lane)."""
+        """Sums of all parts: (part, block, *kernel, output channel, lane)."""
         shape = (self.parts, self.operands[1][1], *self.op.kernel, self.group, self.size)
         return self.binding.local("sums", shape, self.dtype, Space.SCRATCH)
 
     # -- loops ------------------------------------------------------------------------------------
 
     def lower(self) -> Lowered:
-        note = f"groups, {self.members}x{self.op.kernel[-1]} sums, channels"
+        rows = min(self.held, self.op.kernel[-2])
+        note = f"groups, {rows}x{self.op.kernel[-1]} sums, channels"
         return self.binding.finish(self.add() + self.combine(), note)
 
     def lane_loop(self, lane: ir.Var, body: ir.Block) -> ir.Block:
@@ -161,49 +161,57 @@ class GroupedWeight(Anchored):
         return ir.loop_nest(((part, self.parts), (block, dy[1])), body, LoopKind.PARALLEL)
 
     def sample(self, part: Expr, block: Expr, sample: Expr) -> ir.Block:
-        """Adds one sample: rows in bands, in them rows of the kernel, in them input channels."""
+        """Adds one sample: rows in bands, in them rows of the kernel, in them output channels."""
         binding, (_, dy) = self.binding, self.operands
         *outer, rows = dy[2:-2]
+        *kernel, lines = self.op.kernel[:-1]
         outside: ir.Loops = tuple((binding.var("d"), extent) for extent in outer)
         band = binding.var("band")
-        taps: ir.Loops = tuple((binding.var("t"), extent) for extent in self.op.kernel[:-1])
-        chunk = binding.var("cc")
-        row = binding.var("h")
+        taps: ir.Loops = tuple((binding.var("t"), extent) for extent in kernel)
+        at, tap = [var for var, _ in outside], [var for var, _ in taps]
+        body: ir.Block = ()
+        for span in balanced(lines, self.held):
+            number, loop = binding.loop("t", span.count)
+            first = number * span.length + span.start
+            held = [(*tap, first + i) for i in range(span.length)]
+            body += ir.loop_nest(loop, self.band((part, sample, block), at, band, held))
+        bands = (band, -(-rows // self.height))
+        return ir.loop_nest((*outside, bands, *taps), body)
+
+    def band(
+        self,
+        where: tuple[Expr, Expr, Expr],
+        outer: Sequence[Expr],
+        band: Expr,
+        held: Sequence[Sequence[Expr]],
+    ) -> ir.Block:
+        """Adds some rows of dy to the sums of some rows of the kernel."""
+        binding, rows = self.binding, self.operands[1][-3]
+        part, sample, block = where
+        member, row, lane = binding.var("kk"), binding.var("h"), binding.var("v")
         place = band * self.height + row
-        lane = binding.var("v")
-        count = self.members * self.op.kernel[-1]
+        count = len(held) * self.op.kernel[-1]
         totals = binding.local("tile", (count, self.size), self.dtype, Space.REGISTER)
-        places = [var for var, _ in (*outside, *taps)]
-        at = [*places[: len(outer)], place]
-        kernel = places[len(outer) :]
-        sources, checks = self.rows_of_x(at, kernel)
-        checks += [place < rows] if rows % self.height else []
-        first = chunk * self.members
-        step: Expr = ir.index(0)
-        for var, extent in (*taps, (chunk, self.group // self.members), (row, self.height)):
-            step = step * extent + var
-        steps = math.prod(self.op.kernel[:-1]) * self.group // self.members * self.height
-        ahead = self.ask_ahead((sample, block, *places[: len(outer)]), band, step, steps)
-        products = self.row((sample, block), (at, sources), first, totals)
+        products = self.products((sample, block, member), [*outer, place], held, totals)
+        products = guarded([place < rows] if rows % self.height else [], products)
+        step, steps = member * self.height + row, self.group * self.height
+        ahead = self.ask_ahead((sample, block, *outer), band, step, steps)
         zero = ir.Const(0.0, self.dtype)
         clear = tuple(ir.Store(totals, (ir.index(i), lane), zero) for i in range(count))
         keep: list[ir.Stmt] = []
         for i in range(count):
-            tap, member = divmod(i, self.members)
-            index = (part, block, *kernel, ir.index(tap), first + member, lane)
+            line, tap = divmod(i, self.op.kernel[-1])
+            index = (part, block, *held[line], ir.index(tap), member, lane)
             total = ir.Load(totals, (ir.index(i), lane))
             keep.append(ir.Accumulate(self.sums, index, ReduceOp.ADD, total))
         body = (
             ir.Alloc(totals),
             *self.lane_loop(lane, clear),
-            ir.For(row, self.height, (*ahead, *guarded(checks, products))),
+            ir.For(row, self.height, (*ahead, *products)),
             *self.lane_loop(lane, tuple(keep)),
         )
-        chunks = self.group // self.members
         kind = LoopKind.UNROLLED if self.group < self.size else LoopKind.SERIAL
-        body = (ir.For(chunk, chunks, body, kind),)
-        bands = (band, -(-rows // self.height))
-        return ir.loop_nest((*outside, bands, *taps), body)
+        return (ir.For(member, self.group, body, kind),)
 
     def ask_ahead(
         self, where: Sequence[Expr], band: Expr, step: Expr, steps: int
@@ -237,58 +245,74 @@ class GroupedWeight(Anchored):
             checks += [rows[-1] < extent] if high > extent else []
         return rows, checks
 
-    def row(
+    def products(
         self,
-        where: tuple[Expr, Expr],
-        rows: tuple[Sequence[Expr], Sequence[Expr]],
-        first: Expr,
+        where: tuple[Expr, Expr, Expr],
+        at: Sequence[Expr],
+        held: Sequence[Sequence[Expr]],
         totals: Buffer,
     ) -> ir.Block:
-        """Adds one row of dy, in tiles."""
+        """Adds one row of dy to the sums of some rows of the kernel: to all at once if they read no
+        padding, else to each that reads none.
+
+        Arguments:
+            where: sample, block, and output channel of a group.
+            at: the row of dy.
+            held: rows of the kernel.
+            totals: the sums.
+        """
+        found = [self.rows_of_x(at, kernel) for kernel in held]
+        lines = [(number, rows) for number, (rows, _) in enumerate(found)]
+        every = [condition for _, checks in found for condition in checks]
+        together = self.row(where, at, lines, totals)
+        if len(held) == 1 or not every:
+            return guarded(every, together)
+        apart: ir.Block = ()
+        for line, (_, checks) in zip(lines, found, strict=True):
+            apart += guarded(checks, self.row(where, at, [line], totals))
+        return (ir.If(reduce(and_, every), together, apart),)
+
+    def row(
+        self,
+        where: tuple[Expr, Expr, Expr],
+        at: Sequence[Expr],
+        lines: Sequence[tuple[int, Sequence[Expr]]],
+        totals: Buffer,
+    ) -> ir.Block:
+        """Adds one row of dy, in tiles; `lines` are rows of the kernel, and what they read of x."""
         body: ir.Block = ()
         for tiles in self.tiles:
             number, loops = self.binding.loop("w", tiles.count)
             start = number * tiles.length + tiles.start
             lane = self.binding.var("v")
-            tile = self.tile(tiles, start, where, rows, first, totals, lane)
-            body += ir.loop_nest(loops, self.lane_loop(lane, tile))
+            tile: list[ir.Stmt] = []
+            known: dict[int, Expr] = {}
+            for column, group in groupby(tiles.taps, key=lambda tap: tap.column):
+                uses = list(group)
+                for tap in uses:
+                    if tap.result not in known:
+                        dy = self.signal(where, (*at, start + tap.result), lane)
+                        known[tap.result] = self.name("dy", dy, tile)
+                for line, source in lines:
+                    place = (*where[:2], *source, start * self.slides[-1].stride + column, lane)
+                    x = self.name("x", reader(self.binding, self.inputs[0])(place), tile)
+                    for tap in uses:
+                        at_tap = ir.index(line * self.op.kernel[-1] + tap.kernel)
+                        both = ir.binary(ir.BinaryOp.MUL, x, known[tap.result])
+                        tile.append(ir.Accumulate(totals, (at_tap, lane), ReduceOp.ADD, both))
+            body += ir.loop_nest(loops, self.lane_loop(lane, tuple(tile)))
         return body
 
-    def tile(
-        self,
-        tiles: Tiles,
-        start: Expr,
-        where: tuple[Expr, Expr],
-        rows: tuple[Sequence[Expr], Sequence[Expr]],
-        first: Expr,
-        totals: Buffer,
-        lane: Expr,
-    ) -> ir.Block:
-        """Adds some columns of dy."""
-        x, dy = (reader(self.binding, value) for value in self.inputs)
-        body: list[ir.Stmt] = []
-        known: dict[int, Expr] = {}
+    def signal(self, where: tuple[Expr, Expr, Expr], at: Sequence[Expr], lane: Expr) -> Expr:
+        """What a lane reads of dy: an output channel of its own group."""
+        sample, block, member = where
+        channel = lane // self.group * self.group + member
+        return reader(self.binding, self.inputs[1])((sample, block, *at, channel))
 
-        def name(hint: str, value: Expr) -> Expr:
-            var = ir.Var(self.binding.var(hint).name, self.dtype)
-            body.append(ir.Let(var, value))
-            return var
-
-        stride = self.slides[-1].stride
-        for column, taps in groupby(tiles.taps, key=lambda tap: tap.column):
-            uses = list(taps)
-            for tap in uses:
-                if tap.result not in known:
-                    index = (*where, *rows[0], start + tap.result, lane)
-                    known[tap.result] = name("dy", dy(index))
-            for member in range(self.members):
-                place = lane // self.group * self.group + (first + member)
-                value = name("x", x((*where, *rows[1], start * stride + column, place)))
-                for tap in uses:
-                    number = ir.index(tap.kernel * self.members + member)
-                    product = ir.binary(ir.BinaryOp.MUL, value, known[tap.result])
-                    body.append(ir.Accumulate(totals, (number, lane), ReduceOp.ADD, product))
-        return tuple(body)
+    def name(self, hint: str, value: Expr, body: list[ir.Stmt]) -> Expr:
+        var = ir.Var(self.binding.var(hint).name, self.dtype)
+        body.append(ir.Let(var, value))
+        return var
 
     def combine(self) -> ir.Block:
         """Adds the sums of all parts, in order, and stores them."""
@@ -299,6 +323,7 @@ class GroupedWeight(Anchored):
         places = tuple(var for var, _ in kernel)
         total = binding.local("total", (), self.dtype, Space.REGISTER)
         x = ir.Load(self.sums, (part, block, *places, member, lane))
+        own = lane // self.group * self.group + member
         body: ir.Block = (
             ir.Alloc(total),
             ir.Store(total, (), ir.Const(0.0, self.dtype)),
@@ -306,7 +331,7 @@ class GroupedWeight(Anchored):
             *store_results(
                 binding,
                 {self.result: ir.Load(total, ())},
-                (block * size + lane, member, *places),
+                (block * size + own, lane % self.group, *places),
             ),
         )
         nest = ir.loop_nest(((member, members), *kernel), body)
