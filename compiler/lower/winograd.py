@@ -166,76 +166,24 @@ class Winograd(WinogradTiles):
     def _inputs(self, slot: Expr, block: Expr, channel: Expr) -> ir.Block:
         """Transforms the inputs of a block of tiles, of one block of channels."""
         number, lane = self.binding.var("t"), self.binding.var("v")
-        half = self.binding.local("half", (self.side, self.side), self.dtype, Space.STACK)
+        read = reader(self.binding, self.source)
+        at = self.products.at(channel, number, lane)
+
+        def write(i: Expr, j: Expr, y: Expr) -> ir.Block:
+            return (ir.Store(self.products.inputs, (slot, i * self.side + j, at), y),)
 
         def tile(image: Expr, row: Expr, column: Expr) -> ir.Block:
-            body = (
-                ir.Alloc(half),
-                *self._read_tile(half, (image, channel), row, column, lane),
-                *self._write_tile(half, slot, channel, number, lane),
+            body = self.read_tile(
+                self.matrices.data,
+                (row, column),
+                self.op.low,
+                self.read[2:4],
+                lambda i, j: read((image, channel, i, j, lane)),
+                write,
             )
             return (ir.For(lane, self.read[-1], body, LoopKind.VECTOR, self.lanes),)
 
         return (ir.For(number, self.blocking.tiles, self._tile(block, number, tile)),)
-
-    def _read_tile(
-        self, half: Buffer, lead: Index, row: Expr, column: Expr, lane: ir.Var
-    ) -> ir.Block:
-        """Transforms the columns of a tile's inputs."""
-        read = reader(self.binding, self.source)
-        first = [i * self.op.tile - low for i, low in zip((row, column), self.op.low, strict=True)]
-        extents = self.read[2:4]
-        across = self.binding.var("j")
-        place = first[1] + across
-        direct = [read((*lead, first[0] + i, place, lane)) for i in range(self.side)]
-        fast: ir.Block = (ir.For(across, self.side, self._column(half, direct, across)),)
-        tests = self.is_inside(first, self.op.low, self.side, extents)
-        if not tests:
-            return fast
-        slow = self._read_border(half, lead, first, extents, lane)
-        if any(n < self.side for n in extents):
-            return slow
-        test, *others = tests
-        for other in others:
-            test = test & other
-        return (ir.If(test, fast, slow),)
-
-    def _read_border(
-        self, half: Buffer, lead: Index, first: Sequence[Expr], extents: Shape, lane: ir.Var
-    ) -> ir.Block:
-        """The same where inputs may be missing: zeros."""
-        read = reader(self.binding, self.source)
-        line = self.binding.local("line", (self.side,), self.dtype, Space.STACK)
-        down, across = self.binding.var("i"), self.binding.var("j")
-        places = first[0] + down, first[1] + across
-        zero = ir.Const(0.0, self.dtype)
-        inside = [(p >= 0) & (p < n) for p, n in zip(places, extents, strict=True)]
-        load = (ir.Store(line, (down,), read((*lead, *places, lane))),)
-        nothing = (ir.Store(line, (down,), zero),)
-        rows = (ir.For(down, self.side, (ir.If(inside[0], load, nothing),)),)
-        values = [ir.Load(line, (ir.index(i),)) for i in range(self.side)]
-        clear = tuple(ir.Store(half, (ir.index(i), across), zero) for i in range(self.side))
-        column = (ir.If(inside[1], (*rows, *self._column(half, values, across)), clear),)
-        return (ir.Alloc(line), ir.For(across, self.side, column))
-
-    def _column(self, half: Buffer, values: Sequence[Expr], across: Expr) -> ir.Block:
-        return self.map(
-            self.matrices.data, values, lambda i, y: (ir.Store(half, (ir.index(i), across), y),)
-        )
-
-    def _write_tile(
-        self, half: Buffer, slot: Expr, channel: Expr, number: Expr, lane: Expr
-    ) -> ir.Block:
-        """Transforms the rows."""
-        down = self.binding.var("i")
-        values = [ir.Load(half, (down, ir.index(j))) for j in range(self.side)]
-        at = self.products.at(channel, number, lane)
-        body = self.map(
-            self.matrices.data,
-            values,
-            lambda j, y: (ir.Store(self.products.inputs, (slot, down * self.side + j, at), y),),
-        )
-        return (ir.For(down, self.side, body),)
 
     # -- outputs ----------------------------------------------------------------------------------
 

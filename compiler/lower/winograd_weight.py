@@ -13,7 +13,6 @@ again by other tasks, which is cheaper than reading it from memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -51,15 +50,13 @@ class Operand:
     Arguments:
         value: in memory, (N, C / b, H, W, b).
         shape: of it.
-        size: places along each axis of a tile.
         low: padding before it: tile (i, j) starts `tile * i - low[0]` and `tile * j - low[1]`.
-        matrix: its transform, (places of a transformed tile, size).
+        matrix: its transform, (places of a transformed tile along an axis, of a tile).
         transformed: buffer, (place, [channels / b, tiles, b] in a row).
     """
 
     value: Value
     shape: Shape
-    size: int
     low: tuple[int, int]
     matrix: Matrix
     transformed: Buffer
@@ -110,21 +107,19 @@ class WinogradWeight(WinogradTiles):
     @cached_property
     def operands(self) -> tuple[Operand, Operand]:
         """X and dy."""
-        matrices, size = self.matrices, self.op.tile
+        matrices = self.matrices
         (top, _), (left, _) = self.op.convolution.padding
         x, dy = self.inputs
         inverse = tuple(zip(*matrices.inverse, strict=True))
         return (
-            self._operand(x, self.side, (top, left), matrices.data, self.blocking.depth),
-            self._operand(dy, size, (0, 0), inverse, self.blocking.channels),
+            self._operand(x, (top, left), matrices.data, self.blocking.depth),
+            self._operand(dy, (0, 0), inverse, self.blocking.channels),
         )
 
-    def _operand(
-        self, value: Value, size: int, low: tuple[int, int], matrix: Matrix, width: int
-    ) -> Operand:
+    def _operand(self, value: Value, low: tuple[int, int], matrix: Matrix, width: int) -> Operand:
         shape = (self.side**2, self.blocking.tiles * width + APART)
         buffer = self.binding.local("transformed", shape, self.dtype, Space.STACK)
-        return Operand(value, self.binding.graph.type_of(value).shape, size, low, matrix, buffer)
+        return Operand(value, self.binding.graph.type_of(value).shape, low, matrix, buffer)
 
     @cached_property
     def sums(self) -> Buffer:
@@ -187,13 +182,14 @@ class WinogradWeight(WinogradTiles):
             return (ir.Store(operand.transformed, index, y),)
 
         def of_tile(image: Expr, row: Expr, column: Expr) -> ir.Block:
-            places = zip((row, column), operand.low, strict=True)
-            corner = [i * self.op.tile - low for i, low in places]
-
-            def element(i: Expr, j: Expr) -> Expr:
-                return read((image, first // wide + group, i, j, lane))
-
-            inside = self._read(operand, corner, element, write)
+            inside = self.read_tile(
+                operand.matrix,
+                (row, column),
+                operand.low,
+                operand.shape[2:4],
+                lambda i, j: read((image, first // wide + group, i, j, lane)),
+                write,
+            )
             return (ir.For(lane, wide, inside, LoopKind.VECTOR, self.lanes),)
 
         tiles = self.blocking.tiles
@@ -217,64 +213,6 @@ class WinogradWeight(WinogradTiles):
         store = ir.Store(operand.transformed, index, ir.Const(0.0, self.dtype))
         loop = ir.For(lane, wide, (store,), LoopKind.VECTOR, self.lanes)
         return (ir.For(place, self.side**2, (loop,)),)
-
-    def _read(
-        self,
-        operand: Operand,
-        corner: Sequence[Expr],
-        element: Callable[[Expr, Expr], Expr],
-        write: Callable[[Expr, Expr, Expr], ir.Block],
-    ) -> ir.Block:
-        """Reads and transforms a tile."""
-        size, extents = operand.size, operand.shape[2:4]
-        fast = self._map_tile(
-            operand.matrix, size, lambda i, j: element(corner[0] + i, corner[1] + j), write
-        )
-        tests = self.is_inside(corner, operand.low, size, extents)
-        if not tests:
-            return fast
-        patch = self.binding.local("patch", (size, size), self.dtype, Space.STACK)
-        i, j = self.binding.var("i"), self.binding.var("j")
-        places = corner[0] + i, corner[1] + j
-        zero = ir.Const(0.0, self.dtype)
-        load: ir.Block = (ir.Store(patch, (i, j), element(*places)),)
-        clear: ir.Block = (ir.Store(patch, (i, j), zero),)
-        for place, extent in zip(places, extents, strict=True):
-            load = (ir.If((place >= 0) & (place < extent), load, clear),)
-        slow = (
-            ir.Alloc(patch),
-            *ir.loop_nest(((i, size), (j, size)), load),
-            *self._map_tile(operand.matrix, size, lambda i, j: ir.Load(patch, (i, j)), write),
-        )
-        if any(n < size for n in extents):
-            return slow
-        test, *others = tests
-        for other in others:
-            test = test & other
-        return (ir.If(test, fast, slow),)
-
-    def _map_tile(
-        self,
-        matrix: Matrix,
-        size: int,
-        element: Callable[[Expr, Expr], Expr],
-        write: Callable[[Expr, Expr, Expr], ir.Block],
-    ) -> ir.Block:
-        """The transform of a tile along both axes."""
-        rows = len(matrix)
-        half = self.binding.local("half", (rows, size), self.dtype, Space.STACK)
-        across, down = self.binding.var("j"), self.binding.var("i")
-        columns = self.map(
-            matrix,
-            [element(ir.index(i), across) for i in range(size)],
-            lambda i, y: (ir.Store(half, (ir.index(i), across), y),),
-        )
-        lines = self.map(
-            matrix,
-            [ir.Load(half, (down, ir.index(j))) for j in range(size)],
-            lambda j, y: write(down, ir.index(j), y),
-        )
-        return (ir.Alloc(half), ir.For(across, size, columns), ir.For(down, rows, lines))
 
     # -- products ---------------------------------------------------------------------------------
 
@@ -343,7 +281,7 @@ class WinogradWeight(WinogradTiles):
         def write(i: Expr, j: Expr, y: Expr) -> ir.Block:
             return (ir.Store(taps, ((channel * self.op.taps + i) * self.op.taps + j, lane), y),)
 
-        inside = self._map_tile(matrix, self.side, element, write)
+        inside = self.map_tile(matrix, element, write)
         vector = ir.For(lane, width, inside, LoopKind.VECTOR, self.lanes)
         column, row = self.binding.var("k"), self.binding.var("r")
         put = self.results.put(
