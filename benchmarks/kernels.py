@@ -7,8 +7,8 @@ operations of the direct algorithm, whatever the kernel does, so Winograd's may 
 that move memory: the bytes that have to be read and written, each pass over a value once (batch
 norm has to read x twice), of arrays that no cache holds (softmax: 16 MB each, the others 51 to
 101 MB); their share is of the bytes that can be read and written in a second, measured by changing
-an array in place. What is written elsewhere is read, too, before a cache holds it: that does not
-count.
+an array in place. What ordinary stores write elsewhere is read, too, before a cache holds it: that
+does not count.
 
 Ours is the time of the kernels that do the work, from the runtime's own timestamps: rewriting a
 value into blocks of channels and packing weights is listed beside it (`+ms`), because in a network

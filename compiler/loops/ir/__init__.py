@@ -2,8 +2,8 @@
 
     Kernel   parameters, scratch, body
     stmt  =  For(var, extent, kind, body) | If(condition, body, orelse) | Let(var, value)
-           | Alloc(buffer) | Store(buffer, index, value) | Accumulate(buffer, index, op, value)
-           | Prefetch(buffer, index)
+           | Alloc(buffer) | Store(buffer, index, value, streaming) | Prefetch(buffer, index)
+           | Accumulate(buffer, index, op, value)
     expr  =  Var | Const | Load(buffer, index) | Binary(op, a, b) | Call(function, arguments)
            | Select(condition, a, b) | Cast(value, dtype)
 
