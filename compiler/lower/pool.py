@@ -22,7 +22,16 @@ from .epilogue import store_results
 from .planes import over_planes
 from .pool_rows import ROW_BYTES, ChannelRow, PlainRow, row_bytes
 from .tile import Span
-from .windows import UNROLLED, WindowAxis, over_parts, part_number, parts_of, window_axes
+from .windows import (
+    UNROLLED,
+    WindowAxis,
+    in_vectors,
+    interior,
+    over_parts,
+    part_number,
+    parts_of,
+    window_axes,
+)
 
 
 def lower_pool(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -80,13 +89,25 @@ class Pooling(Anchored):
 
     def _row(self, outer: Index) -> ir.Block:
         """A row of windows, neighbours in lanes."""
-        row: ir.Block = ()
-        for span, touches in self._spans():
-            column = self.binding.var("w")
-            body = self.window((*outer, column + span.start), touches)
-            kind = LoopKind.SERIAL if touches else LoopKind.VECTOR
-            row += (ir.For(column, span.length, body, kind, 1 if touches else self.lanes),)
-        return row
+        inside = interior(self.axes, outer[2:])
+        if inside is None or isinstance(self.op, MaxPoolGather):
+            return self._windows(outer, False)
+        return (ir.If(inside, self._windows(outer, False), self._windows(outer, True)),)
+
+    def _windows(self, outer: Index, touched: bool) -> ir.Block:
+        """The windows of a row; touched: whether they may touch padding above or below."""
+        if isinstance(self.op, MaxPoolGather):
+            span = Span(0, self.shape[-1])
+            return in_vectors(self.binding, span, self.lanes, lambda w: self._gather((*outer, w)))
+        rows = [touched and axis.has_padding for axis in self.axes[:-1]]
+        body: ir.Block = ()
+        for span, touches in self.axes[-1].spans:
+
+            def window(column: Expr, flags: Sequence[bool] = (*rows, touches)) -> ir.Block:
+                return self.window_touching((*outer, column), flags)
+
+            body += in_vectors(self.binding, span, 1 if touches else self.lanes, window)
+        return body
 
     @property
     def lanes(self) -> int:
@@ -107,15 +128,8 @@ class Pooling(Anchored):
         *outer, last = self.axes
         return max(math.prod(a.kernel for a in outer), last.kernel) <= UNROLLED
 
-    def _spans(self) -> list[tuple[Span, bool]]:
-        if isinstance(self.op, MaxPoolGather):
-            return [(Span(0, self.shape[-1]), False)]
-        return self.axes[-1].spans
-
     def window(self, index: Index, touches: bool) -> ir.Block:
         """One window; `touches`: whether it may touch padding along the innermost axis."""
-        if isinstance(self.op, MaxPoolGather):
-            return self._gather(index)
         return self.window_touching(index, [a.has_padding for a in self.axes[:-1]] + [touches])
 
     def window_touching(self, index: Index, touches: Sequence[bool]) -> ir.Block:

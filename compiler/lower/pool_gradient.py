@@ -21,16 +21,19 @@ from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import BinaryOp, Const, Expr, LoopKind, ReduceOp, Space
 from ..ops.pool import MaxPoolGradient, SumPoolGradient
+from ..types import DType
 from .anchored import Anchored
 from .binding import Binding, Lowered
 from .elements import Index
 from .pool import clamped_position
 from .slide import Slide, transposed_slides
-from .tile import Span
+from .tile import Span, panels
 from .windows import WindowAxis, guarded, part_number, parts_of, window_axes
 
 # Places of a window up to which each place asks for all windows that it may be in.
 _GATHERED = 25
+# Neighbouring places of a row that share windows.
+_TOGETHER = 4
 
 
 def lower_pool_gradient(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -86,34 +89,104 @@ class Unpooling(Anchored):
                 are read there may not exist.
         """
         axis = len(chosen)
-        if axis == len(self.axes) - 1:
-            return self._place(plane, chosen)
+        slides = transposed_slides(self.op.window, self.op.spatial)[axis]
+        if axis == len(self.axes) - 2:
+            return self._row(plane, chosen, slides)
         body: ir.Block = ()
-        for slide in transposed_slides(self.op.window, self.op.spatial)[axis]:
-            innermost = axis == len(self.axes) - 2
-            for span, checked in self._spans(slide, self.axes[axis].windows, innermost):
-                var = self.binding.var("ij"[innermost])
+        for slide in slides:
+            for span, checked in self._spans(slide, self.axes[axis].windows):
+                var = self.binding.var("i")
                 inside = self._gathered(plane, [*chosen, (slide, var + span.start, checked)])
                 body += (ir.For(var, span.length, inside),)
         return body
 
-    def _spans(self, slide: Slide, windows: int, apart: bool) -> list[tuple[Span, bool]]:
-        """The places of a slide, and whether some of their windows may not exist.
-
-        Arguments:
-            apart: whether those where they may not are apart.
-        """
+    def _spans(self, slide: Slide, windows: int) -> list[tuple[Span, bool]]:
+        """The places of a slide, and whether some of their windows do not exist."""
         low, high = slide.reads(1)
         start = min(max(-low, 0), slide.count)
         stop = max(min(windows - high + 1, slide.count), start) if slide.taps else slide.count
-        if not apart and (start, stop) != (0, slide.count):
-            return [(Span(0, slide.count), True)] if slide.count else []
         found = [
             (Span(0, start), True),
             (Span(start, stop - start), False),
             (Span(stop, slide.count - stop), True),
         ]
         return [(span, checked) for span, checked in found if span.length]
+
+    def _row(
+        self, plane: Index, chosen: Sequence[tuple[Slide, Expr, bool]], slides: Sequence[Slide]
+    ) -> ir.Block:
+        """All places of a row: most are neighbours whose windows exist."""
+        windows = self.axes[-2].windows
+        whole = [
+            next((span for span, checked in self._spans(s, windows) if not checked), Span(0, 0))
+            for s in slides
+        ]
+        start = max(span.start for span in whole)
+        stop = max(min(span.start + span.length for span in whole), start)
+        if any(checked for _, _, checked in chosen):
+            start = stop = 0
+        body: ir.Block = ()
+        most = _TOGETHER if any(slide.taps > 1 for slide in slides) else 1
+        for group in panels(stop - start, most):
+            number, loops = self.binding.loop("j", group.count)
+            first = number * group.length + (start + group.start)
+            body += ir.loop_nest(loops, self._group(plane, chosen, slides, first, group.length))
+        for slide in slides:
+            for span in (Span(0, min(start, slide.count)), Span(stop, slide.count - stop)):
+                if span.length > 0:
+                    var = self.binding.var("j")
+                    inside = self._place(plane, [*chosen, (slide, var + span.start, True)])
+                    body += (ir.For(var, span.length, inside),)
+        return body
+
+    def _group(
+        self,
+        plane: Index,
+        chosen: Sequence[tuple[Slide, Expr, bool]],
+        slides: Sequence[Slide],
+        first: Expr,
+        count: int,
+    ) -> ir.Block:
+        """Neighbouring places of all slides of a row, which share the windows that they are in."""
+        lane, elements = self.binding.var("v"), self.binding.elements()
+        result = self.binding.outputs[self.result]
+        windows: dict[tuple[tuple[int, ...], int], tuple[Expr, Expr]] = {}
+        rows = list(product(*(range(slide.taps) for slide, _, _ in chosen)))
+        outer = tuple(slide.output_place(number) for slide, number, _ in chosen)
+        body: ir.Block = ()
+
+        def window(taps: tuple[int, ...], offset: int) -> tuple[Expr, Expr]:
+            """What a window has, and where it goes."""
+            if (taps, offset) not in windows:
+                places = (
+                    s.input_place(n, ir.index(t)) for (s, n, _), t in zip(chosen, taps, strict=True)
+                )
+                index = (*plane, *places, first + offset, lane)
+                value = position = elements.at(self.inputs[0], index)
+                if isinstance(self.op, MaxPoolGradient):
+                    position = elements.at(self.inputs[1], index)
+                    if position.dtype is not DType.INT32:
+                        position = elements.name(ir.Cast(position, DType.INT32), "part")
+                windows[taps, offset] = value, position
+            return windows[taps, offset]
+
+        for number, slide in product(range(count), slides):
+            total: Expr = Const(0.0, result.dtype)
+            for taps, tap in product(rows, range(slide.taps)):
+                value, position = window(taps, number + tap * slide.dilation + slide.first)
+                parts = [
+                    s.kernel_place(ir.index(t)) for (s, _, _), t in zip(chosen, taps, strict=True)
+                ]
+                parts += [slide.kernel_place(ir.index(tap)), ir.index(0)]
+                part = part_number(self.axes, tuple(parts))
+                assert isinstance(part, Const)
+                if isinstance(self.op, MaxPoolGradient):
+                    value = self._where_picked(position, int(part.value), value)
+                first_one = isinstance(total, Const)
+                total = elements.name(value if first_one else total + value, "total")
+            place = (*plane, *outer, slide.output_place(first + number), lane)
+            body += (*elements.take_block(), ir.Store(result, place, total))
+        return (ir.For(lane, self.shape[-1], body, LoopKind.VECTOR, self.lanes),)
 
     def _place(self, plane: Index, chosen: Sequence[tuple[Slide, Expr, bool]]) -> ir.Block:
         """A place of all channels of a block."""

@@ -17,7 +17,7 @@ from .bands import row_length
 from .elements import Elements, Index
 from .planes import TOGETHER, Planes
 from .tile import Span, panels
-from .windows import WindowAxis
+from .windows import WindowAxis, in_vectors, interior
 
 if TYPE_CHECKING:
     from .pool import Pooling
@@ -50,16 +50,6 @@ class _Row:
         found = [pooling.element(elements, (*plane, *place, *column)) for place in places]
         return pooling.combined(elements, [elements.name(x, "x") for x in found])
 
-    @property
-    def interior(self) -> Expr | None:
-        """Whether the windows touch no padding above or below; None: they never do."""
-        condition: Expr | None = None
-        for axis, window in zip(self.pooling.axes, self.rows, strict=False):
-            if axis.has_padding:
-                inside = (window >= axis.interior[0]) & (window < axis.interior[1])
-                condition = inside if condition is None else condition & inside
-        return condition
-
 
 class ChannelRow(_Row):
     """Channels of a block are in lanes."""
@@ -75,10 +65,10 @@ class ChannelRow(_Row):
         Arguments:
             plane: sample and block of channels.
         """
-        interior = self.interior
-        if interior is None:
+        inside = interior(self.pooling.axes, self.rows)
+        if inside is None:
             return self._windows(plane, False)
-        return (ir.If(interior, self._windows(plane, False), self._windows(plane, True)),)
+        return (ir.If(inside, self._windows(plane, False), self._windows(plane, True)),)
 
     def _windows(self, plane: Index, touched: bool) -> ir.Block:
         """All windows; touched: whether they may touch padding above or below."""
@@ -182,12 +172,12 @@ class PlainRow(_Row):
                     self.columns, (number, var + (span.start + self.shift)), pooling.neutral
                 )
                 body += (ir.For(var, span.length, (store,)),)
-        interior = self.interior
+        inside = interior(pooling.axes, self.rows)
         whole = self._over(real, lambda place: self._column(plane, number, place))
-        if interior is None:
+        if inside is None:
             return body + whole
         partly = self._over(real, lambda place: self._part_of_column(plane, number, place))
-        return (*body, ir.If(interior, whole, partly))
+        return (*body, ir.If(inside, whole, partly))
 
     def _column(self, plane: Index, number: Expr, place: Expr) -> ir.Block:
         elements = self.pooling.binding.elements()
@@ -220,13 +210,5 @@ class PlainRow(_Row):
         return elements.take_block() + pooling.store(total, (*plane, *self.rows, window))
 
     def _over(self, extent: int, body: Callable[[Expr], ir.Block]) -> ir.Block:
-        """Places of a row in whole vectors: the last one begins earlier if it must."""
-        lanes = self.pooling.lanes
-        while lanes > extent:
-            lanes //= 2
-        result: ir.Block = ()
-        rest = extent % lanes
-        for span in [Span(0, extent - rest), *([Span(extent - lanes, lanes)] if rest else [])]:
-            var = self.pooling.binding.var("c")
-            result += (ir.For(var, span.length, body(var + span.start), LoopKind.VECTOR, lanes),)
-        return result
+        pooling = self.pooling
+        return in_vectors(pooling.binding, Span(0, extent), pooling.lanes, body)

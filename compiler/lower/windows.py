@@ -8,13 +8,14 @@ lanes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind
 from ..ops.window import Window
 from ..types import Shape
+from .binding import Binding
 from .elements import Index
 from .tile import Span
 
@@ -117,6 +118,39 @@ def guarded(conditions: Sequence[Expr], body: ir.Block) -> ir.Block:
     for condition in reversed(conditions):
         body = (ir.If(condition, body),)
     return body
+
+
+def interior(axes: Sequence[WindowAxis], windows: Index) -> Expr | None:
+    """Whether windows touch no padding along the first axes; None if none ever does."""
+    condition: Expr | None = None
+    for axis, window in zip(axes, windows, strict=False):
+        if axis.has_padding:
+            inside = (window >= axis.interior[0]) & (window < axis.interior[1])
+            condition = inside if condition is None else condition & inside
+    return condition
+
+
+def in_vectors(
+    binding: Binding, span: Span, lanes: int, body: Callable[[Expr], ir.Block]
+) -> ir.Block:
+    """Neighbours in whole vectors: the last one begins earlier if it must, and does some again.
+
+    Arguments:
+        binding: the group.
+        span: the neighbours.
+        lanes: of a vector.
+        body: what is done with one of them.
+    """
+    while lanes > span.length:
+        lanes //= 2
+    rest = span.length % lanes if lanes else 0
+    result: ir.Block = ()
+    for part in (Span(0, span.length - rest), Span(span.length - lanes, lanes if rest else 0)):
+        if part.length:
+            var = binding.var("c")
+            inside = body(var + (span.start + part.start))
+            result += (ir.For(var, part.length, inside, LoopKind.VECTOR, lanes),)
+    return result
 
 
 def over_parts(
