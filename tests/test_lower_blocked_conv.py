@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from conv_cases import geometries, numbers, square
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import host, run_kernel
 from oracles import check, check_kernels, graph_of
 
 from quern.compiler.driver import Options, compile_graph
-from quern.compiler.errors import ShapeError
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.independence import prove_race_free
 from quern.compiler.lower.lower import lower
@@ -28,14 +28,6 @@ from quern.compiler.passes.partition import partition
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, Shape
 from quern.runtime.executable import Executable
-
-
-def numbers(shape: Shape, seed: int, dtype: Any = np.float32) -> Array:
-    return np.asarray(np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
-
-
-def square(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Window:
-    return Window((kernel,) * 2, (stride,) * 2, ((padding,) * 2,) * 2, (dilation,) * 2)
 
 
 @dataclass(frozen=True)
@@ -167,18 +159,7 @@ def test_double_precision() -> None:
 
 @st.composite
 def cases(draw: Any) -> Case:
-    rank = draw(st.integers(1, 3))
-
-    def each(low: int, high: int) -> Shape:
-        return tuple(draw(st.integers(low, high)) for _ in range(rank))
-
-    padding = tuple(zip(each(0, 3), each(0, 3), strict=True))
-    window = Window(each(1, 4), each(1, 4), padding, each(1, 3))
-    spatial = each(1, {1: 40, 2: 13, 3: 5}[rank])
-    try:
-        window.outputs(spatial)
-    except ShapeError:
-        assume(False)
+    spatial, window = draw(geometries({1: 40, 2: 13, 3: 5}, strides=4))
     groups = draw(st.sampled_from([1, 1, 2, 3, 8]))
     inputs, outputs = (draw(st.sampled_from([1, 2, 4, 8, 12, 17])) for _ in "xy")
     blocks = tuple(

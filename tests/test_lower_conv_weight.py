@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conv_cases import kernel_of, square
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from kernels import host, run_kernel
+from kernels import run_kernel
 from oracles import check, graph_of
 
 from quern.compiler.evaluate import evaluate
@@ -30,10 +31,6 @@ from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array, Shape
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def square(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Window:
-    return Window((kernel,) * 2, (stride,) * 2, ((padding,) * 2,) * 2, (dilation,) * 2)
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,8 @@ class Case:
         return np.random.default_rng(1).standard_normal(shape).astype(dtype)
 
     def kernel(self, target: Target | None = None) -> Kernel:
-        graph, _ = graph_of(lambda x, dy: apply(self.op, x, dy), *self.operands())
-        (group,) = partition(graph)
-        return lower(graph, group, target or host()).kernel
+        operands = self.operands()
+        return kernel_of(lambda x, dy: apply(self.op, x, dy), *operands, target=target)
 
 
 CASES = {
