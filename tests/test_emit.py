@@ -49,6 +49,7 @@ from quern.compiler.loops.ir import (
     Function,
     Kernel,
     Load,
+    LoopKind,
     Prefetch,
     Select,
     Space,
@@ -150,6 +151,16 @@ def test_products_in_sums_are_fused() -> None:
     target = Target.named("avx2")
     text = assembly(emit(Kernel("k", (x, out), (body,)), target).ir, target)
     assert len({line.split()[-1] for line in inner_loop(text) if "vfmadd" in line}) == 4
+
+
+@pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.level)
+def test_what_is_asked_for_need_not_be_read_in_the_same_phase(target: Target) -> None:
+    x, out = Buffer("x", (8,)), Buffer("out", (8,))
+    ask = For(i, 8, (Prefetch(x, (i,)), Store(out, (i,), Const(1.0))), LoopKind.PARALLEL)
+    add = For(i, 8, (Store(out, (i,), Load(x, (i,)) + Load(out, (i,))),), LoopKind.PARALLEL)
+    given_x = np.arange(8, dtype=np.float32)
+    found = run_kernel(Kernel("k", (x, out), (ask, add)), [given_x, None], target)
+    np.testing.assert_array_equal(found[1], given_x + 1)
 
 
 @pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.level)

@@ -20,6 +20,7 @@ from ..loops.ir import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     Stmt,
     Store,
     Var,
@@ -89,6 +90,8 @@ class PhaseBody:
         for stmt in walk((*self.lets, *self.body)):
             if isinstance(stmt, Store | Accumulate):
                 writes[stmt.buffer.name] = stmt.buffer
+            if isinstance(stmt, Prefetch):
+                reads[stmt.buffer.name] = stmt.buffer
             for root in expressions(stmt):
                 for expr in distinct(root):
                     if isinstance(expr, Load):
