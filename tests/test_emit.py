@@ -156,7 +156,9 @@ def test_products_in_sums_are_fused() -> None:
 @pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.level)
 def test_what_is_asked_for_need_not_be_read_in_the_same_phase(target: Target) -> None:
     x, out = Buffer("x", (8,)), Buffer("out", (8,))
-    ask = For(i, 8, (Prefetch(x, (i,)), Store(out, (i,), Const(1.0))), LoopKind.PARALLEL)
+    ask = For(
+        i, 8, (Prefetch(x, (i,)), Store(out, (i,), Const(1.0, DType.FLOAT32))), LoopKind.PARALLEL
+    )
     add = For(i, 8, (Store(out, (i,), Load(x, (i,)) + Load(out, (i,))),), LoopKind.PARALLEL)
     given_x = np.arange(8, dtype=np.float32)
     found = run_kernel(Kernel("k", (x, out), (ask, add)), [given_x, None], target)

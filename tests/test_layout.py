@@ -237,7 +237,7 @@ BETWEEN: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "max pool": _pool(MaxPool((3, 2), (2, 1), ((1, 0), (0, 1)), (1, 1))),
     "sum pool": _pool(SumPool((3, 3), (1, 2), ((1, 1), (0, 1)), (1, 1))),
     "average pool": _pool(AvgPool((2, 2), (2, 2), ((1, 1), (0, 0)), True, False)),
-    "softmax of channels": lambda net, y: (y - y.max(1, keepdims=True)).exp(),
+    "softmax of channels": lambda net, y: (y - y.amax(1, keepdim=True)).exp(),
     "mean of pixels": lambda net, y: y - y.mean((2, 3), keepdims=True),
     "slice of channels": lambda net, y: y[:, 8:],
     "slice of pixels": lambda net, y: y[:, :, 1:, ::2],
