@@ -229,7 +229,7 @@ CASES = [
 
 
 def test_every_operation_has_a_case() -> None:
-    assert not missing(loss, CASES)
+    assert missing(loss, CASES) == {"CTC"}  # which has a file of its own
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

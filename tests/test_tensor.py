@@ -93,6 +93,9 @@ CASES: dict[str, tuple[Method, Method, tuple[Array, ...]]] = {
     "bitwise": (
         lambda x: x.bitwise_and(6).bitwise_xor(3), lambda x: (x & 6) ^ 3, (NUMBERS,),
     ),
+    "numbers of NumPy": (
+        lambda x: np.float32(2) * x + np.int64(3), lambda x: 2 * x + 3, (X,),
+    ),
     "lerp": (lambda x, y: x.lerp(y, 0.25), lambda x, y: x + 0.25 * (y - x), (X, Y)),
     "addcmul": (
         lambda x, y: x.addcmul(y, y, value=0.5), lambda x, y: x + 0.5 * y * y, (X, Y),

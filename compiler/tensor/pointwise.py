@@ -27,10 +27,10 @@ Other: TypeAlias = "Tensor | Scalar"
 
 def binary(op: Op, a: Other, b: Other, of_floats: bool = False) -> Tensor:
     """An operation on two operands of one dtype; NotImplemented for what is no operand."""
-    if isinstance(b, np.ndarray) and is_tensor(a):
-        b = constant(b, a)
-    elif isinstance(a, np.ndarray) and is_tensor(b):
-        a = constant(a, b)
+    if isinstance(b, np.ndarray | np.generic) and is_tensor(a):
+        b = constant(np.asarray(b), a)
+    elif isinstance(a, np.ndarray | np.generic) and is_tensor(b):
+        a = constant(np.asarray(a), b)
     if not all(is_tensor(x) or isinstance(x, Scalar) for x in (a, b)):
         return cast_type("Tensor", NotImplemented)
     first, second = promote(a, b)

@@ -316,3 +316,34 @@ class GaussianNLLLoss(Loss):
 
     def forward(self, input: Tensor, target: Tensor, var: Tensor) -> Tensor:
         return functions.gaussian_nll_loss(input, target, var, self.full, self.eps, self.reduction)
+
+
+class CTCLoss(Loss):
+    """Minus the log-probability of labels whose places are not known (Graves et al., 2006).
+
+    Arguments:
+        blank: the class that is no label.
+        reduction: "mean" divides each loss by its number of labels first.
+        zero_infinity: labels for which there are too few steps count for nothing.
+    """
+
+    def __init__(
+        self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False
+    ) -> None:
+        super().__init__(reduction)
+        self.blank = blank
+        self.zero_infinity = zero_infinity
+
+    def forward(
+        self, log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor
+    ) -> Tensor:
+        """Log-probabilities (T, N, C), labels (N, S) and the lengths (N,) of both."""
+        return functions.ctc_loss(
+            log_probs,
+            targets,
+            input_lengths,
+            target_lengths,
+            self.blank,
+            self.reduction,
+            self.zero_infinity,
+        )

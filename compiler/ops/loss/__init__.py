@@ -9,6 +9,7 @@ from __future__ import annotations
 from .base import Loss, Reduction, check_same_shape
 from .classes import CrossEntropy, MultiMargin, NLLLoss
 from .cosine import CosineEmbeddingLoss, CosineSimilarity
+from .ctc import CTC
 from .distance import L1, HalfSquaredError, HingeLoss, Huber, MeanSquaredError, SmoothL1
 from .entropy import BinaryCrossEntropy, BinaryCrossEntropyWithLogits, KLDivergence
 from .ranking import (
@@ -22,6 +23,7 @@ from .ranking import (
 )
 
 __all__ = [
+    "CTC",
     "L1",
     "BinaryCrossEntropy",
     "BinaryCrossEntropyWithLogits",

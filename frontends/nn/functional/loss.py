@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from ....compiler.errors import UsageError
 from ....compiler.ops import loss as ops
 from ....compiler.ops.loss import Reduction
 from ....compiler.tensor import Tensor
-from ....compiler.types import normalize_axis
+from ....compiler.tensor.promotion import as_tensor
+from ....compiler.types import Array, normalize_axis
 from ..context import emit
 
 
@@ -214,6 +219,33 @@ def gaussian_nll_loss(
     return emit(ops.GaussianNLL(_reduction(reduction), full, eps), input, target, var)
 
 
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor | Array | Sequence[int],
+    target_lengths: Tensor | Array | Sequence[int],
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> Tensor:
+    """Minus the log-probability of labels whose places are not known (Graves et al., 2006).
+
+    Arguments:
+        log_probs: (T, N, C), of `log_softmax`.
+        targets: labels (N, S).
+        input_lengths: steps of each sequence, (N,).
+        target_lengths: labels of each sequence, (N,).
+        blank: the class that is no label.
+        reduction: "mean" divides each loss by its number of labels first.
+        zero_infinity: labels for which there are too few steps count for nothing.
+    """
+    lengths = [
+        as_tensor(np.asarray(x) if isinstance(x, Sequence) else x, log_probs)
+        for x in (input_lengths, target_lengths)
+    ]
+    return emit(ops.CTC(blank, _reduction(reduction), zero_infinity), log_probs, targets, *lengths)
+
+
 def _given(weight: Tensor | None) -> tuple[Tensor, ...]:
     return () if weight is None else (weight,)
 
@@ -230,6 +262,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "gaussian_nll_loss",
     "half_squared_error",
     "hinge_embedding_loss",
