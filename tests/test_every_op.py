@@ -8,6 +8,7 @@ from operator import add
 import numpy as np
 import pytest
 import test_ops_activation
+import test_ops_ctc
 import test_ops_einsum
 import test_ops_grid
 import test_ops_indexing
@@ -18,6 +19,7 @@ import test_ops_pointwise
 import test_ops_random
 import test_ops_reduce
 import test_ops_scatter
+import test_ops_shrink
 import test_ops_trigonometry
 import test_recurrence
 from gradcheck import type_of
@@ -46,7 +48,9 @@ _MODULES = (
     test_ops_pointwise,
     test_ops_random,
     test_ops_reduce,
+    test_ops_ctc,
     test_ops_scatter,
+    test_ops_shrink,
     test_ops_trigonometry,
     test_recurrence,
 )

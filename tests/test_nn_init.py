@@ -126,6 +126,7 @@ def test_slips_are_refused(fill: Any, shape: tuple[int, ...], message: str) -> N
 def test_layers_start_uniform_within_one_over_the_root_of_the_fan_in(
     make: Callable[[], Any], fan_in: int
 ) -> None:
+    init.manual_seed(0)
     layer, bound = make(), 1 / math.sqrt(fan_in)
     is_uniform(layer.weight.data, -bound, bound)
     is_uniform(layer.bias.data, -bound, bound)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gradcheck import check_gradients
-from op_cases import value_of
+from op_cases import Case, value_of
 
 import quern as qn
 from quern import nn
@@ -71,6 +71,16 @@ def test_too_few_steps_for_the_labels(rng: np.random.Generator) -> None:
     assert np.isfinite(found[1:]).all()
     zeroed = value_of(CTC(0, Reduction.NONE, zero_infinity=True), x, LABELS, few, LENGTHS)
     np.testing.assert_array_equal(zeroed, [0, *found[1:]])
+
+
+CASES = [
+    Case(
+        CTC(0, Reduction.NONE),
+        (log_probabilities(np.random.default_rng(0)), LABELS, STEPS, LENGTHS),
+        lambda *arrays: by_all_paths(*arrays, 0),
+        constant=(1, 2, 3),
+    )
+]
 
 
 def test_what_does_not_fit_is_refused(rng: np.random.Generator) -> None:

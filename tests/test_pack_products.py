@@ -89,7 +89,7 @@ def test_parts_that_are_not_combined_element_by_element_are_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "is_packed"), [(32, False), (33, True), (256, True), (257, False)]
+    ("rows", "is_packed"), [(32, False), (33, True), (256, True), (2000, True)]
 )
 def test_parameters_are_packed_for_some_rows(rows: int, is_packed: bool) -> None:
     assert bool(packed(passed(nn.Linear(40, 64).eval(), numbers(rows, 40)))) == is_packed

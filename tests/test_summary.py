@@ -47,8 +47,8 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int]] = [
     (Sum((0,)), [(5, 6)], 30),
     (Reshape((6,)), [(2, 3)], 0),
     (Broadcast((4, 3)), [(3,)], 0),
-    # max, subtract, exp, sum, divide: at least one an element each
-    (Softmax(1), [(2, 10)], 5 * 20),
+    # max, subtract, exp, sum, multiply: one an element each, and a reciprocal a row
+    (Softmax(1), [(2, 10)], 5 * 20 + 2),
 ]
 
 

@@ -194,17 +194,17 @@ class Winograd(WinogradTiles):
         together = self.shape[-1] if self.shape[-1] > 1 else self.channels
         wide = gcd(together, self.panel)
         half = self.binding.local("half", (self.op.tile, self.side), self.dtype, Space.STACK)
-        channel = panel * self.panel + vector * wide
+        part = panel * (self.panel // wide) + vector
 
         def tile(image: Expr, row: Expr, column: Expr) -> ir.Block:
             body = (
                 ir.Alloc(half),
                 *self._read_products(half, number, vector * wide + lane),
-                *self.write_tile(half, image, channel, lane, (row, column)),
+                *self.write_tile(half, image, part * wide, lane, (row, column)),
             )
             body = (ir.For(lane, wide, body, LoopKind.VECTOR, self.lanes),)
             if self.panels * self.panel != self.channels:
-                body = (ir.If(channel < self.channels, body),)
+                body = (ir.If(part < self.channels // wide, body),)
             return (ir.For(vector, self.panel // wide, body),)
 
         return (ir.For(number, self.blocking.tiles, self._tile(block, number, tile)),)
@@ -220,6 +220,13 @@ class Winograd(WinogradTiles):
         )
         return (ir.For(across, self.side, body),)
 
+    def place(self, channel: Expr, lane: Expr) -> tuple[Expr, Expr]:
+        """Block of channels and place in it of a result in lanes from `channel` on."""
+        size = self.shape[-1]
+        if size == 1:
+            return channel + lane, ir.index(0)
+        return channel // size, channel % size + lane
+
     def write_tile(
         self, half: Buffer, image: Expr, channel: Expr, lane: Expr, tile: Sequence[Expr]
     ) -> ir.Block:
@@ -227,10 +234,10 @@ class Winograd(WinogradTiles):
         down = self.binding.var("i")
         values = [ir.Load(half, (down, ir.index(j))) for j in range(self.side)]
         row, column = tile[0] * self.op.tile + down, tile[1] * self.op.tile
-        size = self.shape[-1]
+        block, within = self.place(channel, lane)
 
         def write(j: int, y: Expr) -> ir.Block:
-            index = (image, channel // size, row, column + j, channel % size + lane)
+            index = (image, block, row, column + j, within)
             body = self.write(y, index, (down, ir.index(j)))
             if j and self.counts[1] * self.op.tile != self.shape[3]:
                 return (ir.If(column + j < self.shape[3], body),)

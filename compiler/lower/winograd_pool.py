@@ -58,7 +58,6 @@ class PooledWinograd(Winograd):
     def _pool(self, image: Expr, channel: Expr, lane: Expr, tile: Sequence[Expr]) -> ir.Block:
         """The windows of a tile."""
         shape = self.pooling.shape
-        size = shape[-1]
         counts = [self.op.tile // n for n in self.pooling.op.kernel[:2]]
         loops = [(self.binding.var(hint), n) for hint, n in zip("hw", counts, strict=True)]
         places = [t * n + var for t, (var, n) in zip(tile, loops, strict=True)]
@@ -68,7 +67,8 @@ class PooledWinograd(Winograd):
             return ir.Load(self.results, tuple(within))
 
         windows = replace(self.pooling, read=read)
-        index = (image, channel // size, *places, channel % size + lane)
+        block, within = self.place(channel, lane)
+        index = (image, block, *places, within)
         inside = [
             place < extent
             for place, extent, n, count in zip(places, shape[2:4], counts, self.counts, strict=True)

@@ -21,13 +21,13 @@ from .hoist import known
 
 # Products with smaller matrices read them where they are.
 _SMALL = 16
-_FEW_ROWS, _MANY_ROWS = 32, 256
+_FEW_ROWS = 32
 
 
 @dataclass(frozen=True)
 class PackProducts(Pass):
-    """Packs parameters once, when they are loaded, that are multiplied by some rows; with many rows
-    it takes no time to do so in each run, with few they are read where they are.
+    """Packs parameters once, when they are loaded, that are multiplied by more than a few rows;
+    with few they are read where they are.
 
     Of any number of rows are products that are cut into equal parts (gates) which are combined
     element by element, as in the steps of a recurrence that is unrolled: product, gates and states
@@ -49,7 +49,7 @@ class PackProducts(Pass):
                 return None
             lanes = target.vector_bits // (8 * node.types[0].dtype.size)
             groups = column_groups(graph, node, lanes) if _are_combined(graph, node) else 1
-            if groups == 1 and not _FEW_ROWS < node.types[0].shape[0] <= _MANY_ROWS:
+            if groups == 1 and node.types[0].shape[0] <= _FEW_ROWS:
                 return None
             x, w = rewriter.inputs(node)
             packed = apply(PackWeight(groups, VECTORS * lanes), w.transpose())
