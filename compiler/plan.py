@@ -1,23 +1,20 @@
-"""Where every value lives, and in which order kernels run.
+"""Where every value lives.
 
-Values between kernels live in one arena. A value's bytes are taken from before the kernel that
-writes it until after the last one that reads it; a kernel that reads an element only where it
-writes it may write over its input. Offsets are given to the largest values first, each at the
-lowest place where nothing alive at the same time is in the way (Pisarchyk and Lee, Efficient memory
-management for deep neural net inference, 2020: greedy by size).
-
-Inputs of a concatenation are written straight into it, and slices are read where they are
-(`parts.py`).
-An update of a state is written straight into the state where nothing reads the old contents later.
+Values between kernels live in one arena (`arena.py`). A value's bytes are taken from before the
+kernel that writes it until after the last one that reads it; a kernel that reads an element only
+where it writes it may write over its input. Inputs of a concatenation are written straight into it,
+and slices are read where they are (`parts.py`). An update of a state is written straight into the
+state where nothing reads the old contents later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..runtime.program import Copy, KernelCall, Loop, Program, Slot, SlotKind, Step, Walk
+from ..runtime.program import Copy, Program, Slot, SlotKind
+from .arena import Block, place
 from .errors import CompileError
 from .graph import Graph, Value
 from .group import Group, storage
@@ -25,30 +22,11 @@ from .loops import ir
 from .lower.binding import Lowered
 from .ops.leaf import Constant, Input, Leaf, State
 from .parts import Part, Parts, find_parts
-from .placed import Inner, Placed, Repeat, copy_kernel
-from .routine import Routine
-from .types import TensorType
+from .placed import Placed, copy_kernel
+from .program_writer import ProgramWriter
 
-_ALIGN = 64
-_SERIAL_WORK = 4096
 # What concatenations without copies may cost: they are alive from their first part on.
 _MORE_ARENA = 1.25
-
-
-@dataclass
-class _Block:
-    """Bytes of the arena, and the kernels between which they are taken.
-
-    A block inside of another one begins at a byte of that one, and is alive as long. It reaches
-    from its first byte to its last, whatever lies in between.
-    """
-
-    name: str
-    nbytes: int
-    first: int
-    last: int
-    offset: int = 0
-    inside: tuple[_Block, int] | None = None
 
 
 @dataclass
@@ -64,7 +42,7 @@ class Planner:
     graph: Graph
     kernels: list[Placed]
     parts: Parts = field(default_factory=Parts)
-    blocks: dict[Value, _Block] = field(default_factory=dict)
+    blocks: dict[Value, Block] = field(default_factory=dict)
     owners: dict[Value, Slot] = field(default_factory=dict)
 
     def settle(self) -> None:
@@ -170,7 +148,7 @@ class Planner:
 
     # -- the arena --------------------------------------------------------------------------------
 
-    def _arrange(self, scratch: list[list[_Block]]) -> int:
+    def _arrange(self, scratch: list[list[Block]]) -> int:
         """Places all blocks, and the scratch of each kernel; the size of the arena."""
         blocks = {id(b): b for b in self.blocks.values()}.values()
         free = [b for b in blocks if b.inside is None]
@@ -196,7 +174,7 @@ class Planner:
                 block = self._overwritten(number, value, last)
                 if block is None:
                     nbytes = self.graph.type_of(value).nbytes
-                    block = _Block(str(value), nbytes, number, until)
+                    block = Block(str(value), nbytes, number, until)
                 block.last = max(block.last, until)
                 self.blocks[value] = block
         for value, part in self.parts.places.items():
@@ -207,7 +185,7 @@ class Planner:
         part = self.parts.places.get(value)
         whole = value if part is None else part.whole
         nbytes, until = self.graph.type_of(whole).nbytes, last.get(whole, number)
-        block = self.blocks.setdefault(whole, _Block(str(whole), nbytes, number, until))
+        block = self.blocks.setdefault(whole, Block(str(whole), nbytes, number, until))
         block.last = max(block.last, number)
 
     def _add_part(self, value: Value, part: Part, until: int) -> None:
@@ -217,7 +195,7 @@ class Planner:
         pairs = zip(type.shape, part.strides, strict=True)
         span = (1 + sum((extent - 1) * stride for extent, stride in pairs)) * type.dtype.size
         inside = outer, part.begin * type.dtype.size
-        self.blocks[value] = _Block(str(value), span, outer.first, until, inside=inside)
+        self.blocks[value] = Block(str(value), span, outer.first, until, inside=inside)
 
     def _last_reads(self) -> dict[Value, int]:
         last: dict[Value, int] = {}
@@ -226,7 +204,7 @@ class Planner:
                 last[storage(self.graph, value)] = number
         return last
 
-    def _overwritten(self, number: int, value: Value, last: Mapping[Value, int]) -> _Block | None:
+    def _overwritten(self, number: int, value: Value, last: Mapping[Value, int]) -> Block | None:
         """The block of an input that ends here and may be written over."""
         placed = self.kernels[number]
         arguments = placed.lowered.arguments
@@ -242,86 +220,21 @@ class Planner:
                 return block
         return None
 
-    def _scratch_blocks(self) -> list[list[_Block]]:
+    def _scratch_blocks(self) -> list[list[Block]]:
         return [
-            [_Block(f"{p.name}.{b.name}", b.nbytes, i, i) for b in scratch]
+            [Block(f"{p.name}.{b.name}", b.nbytes, i, i) for b in scratch]
             for i, p in enumerate(self.kernels)
             for scratch in [p.lowered.kernel.scratch]
         ]
 
     # -- the program ------------------------------------------------------------------------------
 
-    def _program(self, scratch: list[list[_Block]], arena: int) -> Program:
-        writer = _Writer()
-        for number, placed in enumerate(self.kernels):
+    def _program(self, scratch: list[list[Block]], arena: int) -> Program:
+        writer = ProgramWriter(self.graph)
+        for placed, blocks in zip(self.kernels, scratch, strict=True):
             owned = [self._slot(v) for v in placed.lowered.arguments]
-            owned += [_arena_slot(b) for b in scratch[number]]
-            if isinstance(placed, Repeat):
-                self._repeat(writer, placed, owned)
-            else:
-                writer.call(self._call(placed), owned, placed.routine)
-        slots, calls, steps, loops = writer.slots, writer.calls, writer.steps, writer.loops
-        copies = tuple(self._copies(slots))
-        return Program(
-            self.graph.name,
-            tuple((n.name, n.types[0]) for n in self.graph.leaves(Input)),
-            tuple((name, self.graph.type_of(v)) for name, v in self.graph.outputs.items()),
-            tuple((n.name, n.types[0]) for n in self.graph.leaves(State)),
-            tuple(slots),
-            tuple(calls),
-            tuple(steps),
-            copies,
-            arena,
-            tuple(loops),
-        )
-
-    def _repeat(self, writer: _Writer, placed: Repeat, owned: Sequence[Slot]) -> None:
-        """A loop, and what follows on it."""
-        for count, inner in ((placed.count, placed.inner), (1, placed.after)):
-            calls = [(self._inner_call(placed, i, count), i) for i in inner]
-            if calls:
-                writer.loop(count, calls, owned)
-
-    def _inner_call(self, outer: Repeat, inner: Inner, count: int) -> KernelCall:
-        """A kernel of a loop, as it is told to people: what all iterations do together."""
-        placed, group = inner.placed, outer.group
-        assert group is not None
-        counted, kernel = placed.routine.cost, placed.routine.kernel
-        writes = frozenset[str]().union(*(part.writes for part in placed.routine.parts))
-        types = {b.name: TensorType(b.shape, b.dtype) for b in kernel.parameters}
-        return KernelCall(
-            f"{outer.name}.{placed.name}",
-            group.nodes,
-            group.phase.value,
-            f"{count} times {kernel.note}",
-            (),
-            count * counted.flops,
-            count * (counted.bytes_read + counted.bytes_written),
-            self._origins(group.nodes),
-            tuple(t for name, t in types.items() if name not in writes),
-            tuple(t for name, t in types.items() if name in writes),
-        )
-
-    def _origins(self, nodes: Iterable[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(o.name for n in nodes for o in self.graph.node(n).origins))
-
-    def _call(self, placed: Placed) -> KernelCall:
-        group, counted = placed.group, placed.routine.cost
-        nodes = group.nodes if group else ()
-        written = group.outputs if group else placed.lowered.arguments[1:]
-        given = [v for v in placed.lowered.arguments if v not in written]
-        return KernelCall(
-            placed.name,
-            nodes,
-            group.phase.value if group else "update",
-            placed.lowered.kernel.note,
-            (),
-            counted.flops,
-            counted.bytes_read + counted.bytes_written,
-            self._origins(nodes),
-            tuple(self.graph.type_of(v) for v in given),
-            tuple(self.graph.type_of(v) for v in written),
-        )
+            writer.add(placed, owned + [_arena_slot(b) for b in blocks])
+        return writer.program(tuple(self._copies(writer)), arena)
 
     def _slot(self, value: Value) -> Slot:
         """The memory of a value."""
@@ -338,13 +251,12 @@ class Planner:
             return Slot(SlotKind.CONSTANT, node.name, nbytes)
         return _arena_slot(self.blocks[base])
 
-    def _copies(self, slots: dict[Slot, int]) -> Iterable[Copy]:
+    def _copies(self, writer: ProgramWriter) -> Iterable[Copy]:
         """Outputs that are inputs, states, or other outputs under another name."""
         for name, value in self.graph.outputs.items():
             slot = self._slot(value)
             if slot.kind is not SlotKind.OUTPUT or slot.name != name:
-                slots.setdefault(slot, len(slots))
-                yield Copy(slots[slot], name)
+                yield Copy(writer.slot(slot), name)
 
 
 def affordable_parts(
@@ -367,152 +279,5 @@ def affordable_parts(
     return parts if affordable else Parts()
 
 
-def plan(graph: Graph, groups: Sequence[Group], lowered: Sequence[Lowered]) -> Program:
-    """The program of a graph.
-
-    Arguments:
-        graph: of primitives.
-        groups: its kernels, in order.
-        lowered: one for each group.
-    """
-    planner = Planner(graph, [Placed(g, k) for g, k in zip(groups, lowered, strict=True)])
-    planner.settle()
-    return planner.run()
-
-
-def place(blocks: Iterable[_Block]) -> int:
-    """Gives every block its offset; returns the size of the arena in bytes."""
-    done: list[_Block] = []
-    total = 0
-    for block in sorted(blocks, key=lambda b: (-b.nbytes, b.first, b.name)):
-        size = aligned(block.nbytes)
-        rivals = [b for b in done if b.first <= block.last and block.first <= b.last]
-        offset = 0
-        for other in sorted(rivals, key=lambda b: b.offset):
-            if offset + size <= other.offset:
-                break
-            offset = max(offset, other.offset + aligned(other.nbytes))
-        block.offset = offset
-        done.append(block)
-        total = max(total, offset + size)
-    return total
-
-
-def overlay(blocks: Iterable[tuple[int, int, int]]) -> tuple[list[int], int]:
-    """Offsets of blocks (bytes, first kernel, last kernel) in one piece of memory, and its size."""
-    placed = [_Block(str(i), *block) for i, block in enumerate(blocks)]
-    total = place(placed)
-    return [block.offset for block in placed], total
-
-
-def aligned(nbytes: int) -> int:
-    """Bytes that a value takes of the arena."""
-    return -(-nbytes // _ALIGN) * _ALIGN
-
-
-def _arena_slot(block: _Block) -> Slot:
+def _arena_slot(block: Block) -> Slot:
     return Slot(SlotKind.ARENA, block.name, block.nbytes, block.offset)
-
-
-@dataclass
-class _Writer:
-    """A program being written."""
-
-    slots: dict[Slot, int] = field(default_factory=dict)
-    calls: list[KernelCall] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    loops: list[Loop] = field(default_factory=list)
-    barriers: _Barriers = field(default_factory=lambda: _Barriers())
-
-    def call(
-        self,
-        call: KernelCall,
-        owned: Sequence[Slot],
-        routine: Routine,
-        also: Mapping[int, Slot] | None = None,
-    ) -> None:
-        """A kernel and its phases.
-
-        Arguments:
-            call: the kernel, without its slots.
-            owned: its slots.
-            routine: what is known of it.
-            also: for arguments that are elsewhere at first, where that is.
-        """
-        numbers = tuple(self.slot(slot) for slot in owned)
-        self.calls.append(replace(call, slots=numbers))
-        where: dict[str, set[Slot]] = {}
-        for i, (buffer, slot) in enumerate(zip(routine.kernel.buffers, owned, strict=True)):
-            where[buffer.name] = {slot, also[i]} if also and i in also else {slot}
-        for part in routine.parts:
-            phase = part.phase
-            parallel = phase.parallel and phase.extent > 1 and part.work >= _SERIAL_WORK
-            reads = set[Slot]().union(*(where.get(name, ()) for name in part.reads))
-            writes = set[Slot]().union(*(where.get(name, ()) for name in part.writes))
-            barrier = self.barriers.before(reads, writes, parallel)
-            number = len(self.calls) - 1
-            self.steps.append(Step(phase.symbol, phase.extent, parallel, barrier, number))
-
-    def slot(self, slot: Slot) -> int:
-        """The number of a slot."""
-        return self.slots.setdefault(slot, len(self.slots))
-
-    def loop(
-        self, count: int, inner: Sequence[tuple[KernelCall, Inner]], owned: Sequence[Slot]
-    ) -> None:
-        """Kernels that are run `count` times.
-
-        Threads wait in every iteration where they have to wait in any: the first one has other
-        things before it than those that follow.
-        """
-        begin = len(self.steps)
-        walks: list[Walk] = []
-        for call, item in inner:
-            self._in_loop(call, item, owned)
-            for i, w in enumerate(item.where):
-                if w.start or w.stride or w.first is not None:
-                    first = None if w.first is None else self.slot(owned[w.first])
-                    number = len(self.calls) - 1
-                    walks.append(Walk(number, i, w.start, w.stride, w.period, first))
-        steps = self.steps[begin:]
-        for _ in range(min(count - 1, 2)):
-            again = _Writer(barriers=self.barriers)
-            for call, item in inner:
-                again._in_loop(call, item, owned)
-            pairs = zip(steps, again.steps, strict=True)
-            steps = [replace(a, barrier=a.barrier or b.barrier) for a, b in pairs]
-        self.steps[begin:] = steps
-        self.loops.append(Loop(begin, len(self.steps), count, tuple(walks)))
-
-    def _in_loop(self, call: KernelCall, item: Inner, owned: Sequence[Slot]) -> None:
-        slots = [owned[w.buffer] for w in item.where]
-        also = {i: owned[w.first] for i, w in enumerate(item.where) if w.first is not None}
-        self.call(call, slots, item.placed.routine, also)
-
-
-@dataclass
-class _Barriers:
-    """What has been touched since threads last waited for each other."""
-
-    reads: list[tuple[Slot, bool]] = field(default_factory=list)
-    writes: list[tuple[Slot, bool]] = field(default_factory=list)
-
-    def before(self, reads: set[Slot], writes: set[Slot], parallel: bool) -> bool:
-        """Whether a step must wait. Steps that thread 0 runs alone are in order by themselves."""
-        hazards = [(a, b) for a in reads | writes for b in self.writes]
-        hazards += [(a, b) for a in writes for b in self.reads]
-        wait = any(_overlap(a, b) and (parallel or other) for a, (b, other) in hazards)
-        if wait:
-            self.reads.clear()
-            self.writes.clear()
-        self.reads += [(slot, parallel) for slot in reads]
-        self.writes += [(slot, parallel) for slot in writes]
-        return wait
-
-
-def _overlap(a: Slot, b: Slot) -> bool:
-    if a.kind is not b.kind:
-        return False
-    if a.kind is not SlotKind.ARENA:
-        return a.name == b.name
-    return a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from .arena import aligned, overlay
 from .graph import Graph, Node, Value
 from .group import Group, storage
 from .loops import ir
@@ -20,7 +21,6 @@ from .ops.leaf import Leaf
 from .ops.recurrence import Recurrence
 from .passes.partition import partition
 from .placed import Inner, Placed, Repeat, Where, copy_kernel
-from .plan import aligned, overlay
 from .types import DType, TensorType
 
 Lower = Callable[[Graph, Sequence[Group]], list[Placed]]

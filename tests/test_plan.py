@@ -14,14 +14,13 @@ from oracles import graph_of
 from plan_simulation import F, Plan, after_a_run, check, copies, of, planned
 from random_graphs import graphs
 
+from quern.compiler.arena import Block, place
 from quern.compiler.autodiff import differentiate
 from quern.compiler.driver import Options, compile_graph
 from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph, Value
 from quern.compiler.ops.base import apply
 from quern.compiler.ops.movement import Concat
-from quern.compiler.plan import _Block as Block
-from quern.compiler.plan import place
 from quern.compiler.tensor import Tensor
 from quern.compiler.training import build_training_step
 from quern.compiler.types import Array, DType, TensorType
