@@ -32,9 +32,10 @@ from .blocked_pool import PooledTasks
 from .blocked_task import Tasks
 from .contraction import Axis, Contraction, Factor, Place
 from .depthwise import depthwise_form, lower_depthwise
-from .elements import Index, is_number
+from .elements import is_number
 from .gather import Gather, Part
 from .grouped_conv import grouped_form, lower_grouped
+from .index import Index
 from .padding import reader
 from .pointwise_depthwise import PointwiseDepthwise, flat_before
 from .pool import pooling_behind

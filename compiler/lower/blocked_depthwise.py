@@ -18,8 +18,8 @@ from .block_index import divided
 from .blocked_pool import PooledTasks
 from .contraction import Place
 from .depthwise import Depthwise, Form, depthwise_form
-from .elements import Index
 from .epilogue import store_results
+from .index import Index
 from .windows import WindowAxis
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from .bands import row_length, rows_of
 from .block_index import divided
 from .blocked_task import Tasks
 from .contraction import Axis, Place
-from .elements import Index
+from .index import Index
 from .pool import Pooling, pooling_behind
 from .windows import WindowAxis, guarded
 

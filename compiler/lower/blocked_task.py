@@ -17,8 +17,8 @@ from .block_index import divided
 from .blocked_band import Band
 from .blocked_extent import Extents
 from .contraction import Axis, Block, Place, register_tile
-from .elements import Index
 from .epilogue import store_results
+from .index import Index
 from .tile import Columns
 from .windows import guarded
 

@@ -30,9 +30,9 @@ from .contraction import (
     register_tile,
     vector_cost,
 )
-from .elements import Index
 from .epilogue import store_results
 from .gather import Gather, Part
+from .index import Index
 from .padding import Reader, padded, reader
 from .slide import Slide
 

@@ -19,8 +19,8 @@ from .bands import band_height, row_length, rows_of
 from .binding import Binding, Lowered
 from .contraction import Axis, Block, Place, over_blocks, register_tile
 from .conv import PlainConv
-from .elements import Index
 from .gather import Part
+from .index import Index
 from .pool import Pooling, pooling_behind
 from .slide import Slide
 from .tile import Span, balanced

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from ..loops import ir
 from ..loops.ir import Expr, LoopKind, ReduceOp, Space
 from ..ops.conv import Conv
-from .elements import Index
 from .epilogue import store_results
+from .index import Index
 from .padding import reader
 from .slide import Slide, forward_slides, transposed_slides
 from .windows import guarded

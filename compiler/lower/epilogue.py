@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..graph import Value
 from ..loops import ir
 from .binding import Binding
-from .elements import Index, broadcast_index
+from .index import Index, broadcast_index
 
 
 def store_results(

@@ -23,8 +23,8 @@ from ..loops.ir import Expr, LoopKind, ReduceOp, Space
 from ..ops.conv import Conv
 from .block_index import divided
 from .depthwise import Depthwise, Form, Line, Tiles
-from .elements import Index
 from .epilogue import store_results
+from .index import Index
 from .padding import reader
 from .slide import Slide, forward_slides, transposed_slides
 from .windows import guarded

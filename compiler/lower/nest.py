@@ -27,7 +27,8 @@ from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..ops import reduce as rd
 from .binding import Binding, Lowered
-from .elements import Elements, Index, broadcast_index
+from .elements import Elements
+from .index import Index, broadcast_index
 from .space import Axis, Piece, aligned_values, is_rigid, merge_axes, merged_shape, pieces
 from .stages import Stages
 

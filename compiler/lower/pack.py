@@ -14,7 +14,7 @@ from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
 from ..ops.blocked import PackWeight
 from .binding import Binding, Lowered
-from .elements import Index
+from .index import Index
 from .tile import Span, panels
 
 # Lines with the same place in the first-level cache are so many bytes apart; it holds so many.

@@ -9,7 +9,7 @@ from ..graph import Value
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
 from .binding import Binding
-from .elements import Index
+from .index import Index
 
 _ENOUGH = 16
 

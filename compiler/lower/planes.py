@@ -15,7 +15,7 @@ from ..loops import ir
 from ..loops.ir import Expr, LoopKind
 from ..types import Shape
 from .binding import Binding
-from .elements import Index
+from .index import Index
 from .tile import panels
 
 TOGETHER = 4  # planes

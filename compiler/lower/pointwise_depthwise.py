@@ -26,8 +26,9 @@ from ..types import Shape
 from .block_index import divided
 from .contraction import Axis, Block, Contraction, Factor, Place, Tiling, register_tile
 from .depthwise import Depthwise, Form, depthwise_form
-from .elements import Index, is_number
+from .elements import is_number
 from .epilogue import store_results
+from .index import Index
 from .space import is_rigid
 from .windows import WindowAxis, guarded
 

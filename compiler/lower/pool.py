@@ -17,8 +17,9 @@ from ..ops.pool import MaxPool, MaxPoolGather, Pool
 from ..types import DType
 from .anchored import Anchored
 from .binding import Binding, Lowered
-from .elements import Elements, Index
+from .elements import Elements
 from .epilogue import store_results
+from .index import Index
 from .planes import over_planes
 from .pool_rows import ROW_BYTES, ChannelRow, PlainRow, row_bytes
 from .tile import Span

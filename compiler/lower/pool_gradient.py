@@ -24,7 +24,7 @@ from ..ops.pool import MaxPoolGradient, SumPoolGradient
 from ..types import DType
 from .anchored import Anchored
 from .binding import Binding, Lowered
-from .elements import Index
+from .index import Index
 from .pool import clamped_position
 from .slide import Slide, transposed_slides
 from .tile import Span, panels

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
 from .bands import row_length
-from .elements import Elements, Index
+from .elements import Elements
+from .index import Index
 from .planes import TOGETHER, Planes
 from .tile import Span, panels
 from .windows import WindowAxis, in_vectors, interior

@@ -12,8 +12,9 @@ from ..loops.ir import Buffer, Expr, LoopKind, Space
 from ..ops.movement import Slice, Transpose
 from ..types import Shape, row_major_strides
 from .anchored import Anchored
-from .elements import Elements, Index, broadcast_index
+from .elements import Elements
 from .epilogue import store_results
+from .index import Index, broadcast_index
 from .tile import panels
 
 

@@ -19,7 +19,7 @@ from ..ops.indexing import ScatterAdd, ScatterAddAlongAxis
 from ..ops.pool import MaxUnpool
 from ..types import Shape, row_major_strides
 from .binding import Binding, Lowered
-from .elements import data_index
+from .index import data_index
 from .space import pieces
 
 _CLEAR_CHUNK = 16384

@@ -15,7 +15,7 @@ from ..ops.blocked import BlockedConvWeightGradient
 from ..ops.conv import ConvWeightGradient
 from ..types import Shape
 from .anchored import Anchored
-from .elements import Index
+from .index import Index
 from .padding import reader
 from .slide import Slide, forward_slides
 from .weight_form import Form, weight_form

@@ -15,8 +15,8 @@ from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from ..types import Shape
 from .anchored import Anchored
 from .binding import Binding
-from .elements import Index
 from .epilogue import store_results
+from .index import Index
 from .space import aligned_values, is_rigid
 from .tile import Span
 

@@ -16,7 +16,7 @@ from ..loops.ir import Expr, LoopKind
 from ..ops.window import Window
 from ..types import Shape
 from .binding import Binding
-from .elements import Index
+from .index import Index
 from .tile import Span
 
 UNROLLED = 16

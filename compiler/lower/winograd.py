@@ -28,8 +28,8 @@ from ..loops.ir import Buffer, Expr, LoopKind, Space
 from ..ops.winograd import WinogradConv
 from ..types import Shape
 from .binding import Binding, Lowered
-from .elements import Index
 from .epilogue import store_results
+from .index import Index
 from .padding import reader
 from .winograd_products import Products
 from .winograd_tiles import APART, OfTile, WinogradTiles

@@ -15,7 +15,7 @@ from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, Space
 from .binding import Binding, Lowered
-from .elements import Index
+from .index import Index
 from .pool import Pooling, pooling_behind
 from .windows import guarded
 from .winograd import Winograd
