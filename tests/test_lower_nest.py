@@ -118,7 +118,7 @@ def test_rows_that_no_cache_holds_are_asked_for_ahead(monkeypatch: pytest.Monkey
     graph, feeds = graph_of(lambda x: apply(act.Softmax(1), x), numbers((5, 19)))
     check_kernels(graph, feeds, whole=False)
     (near,) = kernels_of(graph)
-    monkeypatch.setattr("quern.compiler.lower.nest.L2_BYTES", 0)
+    monkeypatch.setattr("quern.compiler.lower.nest_stage.L2_BYTES", 0)
     check_kernels(graph, feeds, whole=False)
     (far,) = kernels_of(graph)
     asked = [sum(isinstance(s, Prefetch) for s in walk(k.body)) for k in (near, far)]
