@@ -10,6 +10,7 @@ from ..runtime.image import Image, StoredGraph
 from ..runtime.program import Program
 from .cost_model import Choice, cheapest
 from .errors import UsageError
+from .garbage import no_collections
 from .graph import Graph
 from .group import Group
 from .layout import BlockChannels
@@ -233,6 +234,7 @@ def _lowered(
     return placed
 
 
+@no_collections()
 def compile_graph(
     graph: Graph, options: Options | None = None, report: Report | None = None
 ) -> Compiled:

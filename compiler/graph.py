@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import networkx as nx
 import numpy as np
 
 from .errors import GraphError, QuernError, SourceLocation
@@ -23,6 +22,8 @@ from .source import user_location as user_location
 from .types import Array, DType, TensorType
 
 if TYPE_CHECKING:
+    from networkx import MultiDiGraph
+
     from .tensor import Tensor
 
 
@@ -42,9 +43,8 @@ class Origin:
     source: SourceLocation | None = None
 
 
-@dataclass(frozen=True, order=True)
-class Value:
-    """One output of a node."""
+class Value(NamedTuple):
+    """One output of a node. A tuple: there are many, they are hashed all the time."""
 
     node: str
     port: int = 0
@@ -77,6 +77,14 @@ class Node:
         return next((o.source for o in self.origins if o.source), None)
 
 
+class Use(NamedTuple):
+    """An edge, as the node knows it that is read."""
+
+    port: int
+    user: str
+    input_port: int
+
+
 @dataclass(frozen=True)
 class Scope:
     """What nodes get that are added inside `Graph.scope`."""
@@ -86,27 +94,26 @@ class Scope:
     phase: Phase = Phase.FORWARD
 
 
-@dataclass
+@dataclass(eq=False)
 class Graph:
     """A network, or a whole training step, as a DAG.
 
     Attributes:
         name: of the network.
-        nx: the `networkx.MultiDiGraph`; a node's attribute `node` is its Node, an edge has
-            `output_port` and `input_port`.
         outputs: name -> value.
         updates: name of a state node -> the value that replaces it after a run.
         data: contents of constants, and initial contents of parameters and buffers, by node name.
     """
 
     name: str = "graph"
-    nx: nx.MultiDiGraph[str] = field(default_factory=nx.MultiDiGraph)
     outputs: dict[str, Value] = field(default_factory=dict)
     updates: dict[str, Value] = field(default_factory=dict)
     data: dict[str, Array] = field(default_factory=dict)
     _nodes: dict[str, Node] = field(default_factory=dict, repr=False)
     _inputs: dict[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
     _outputs: dict[str, tuple[Value, ...]] = field(default_factory=dict, repr=False)
+    _uses: dict[str, list[Use]] = field(default_factory=dict, repr=False)
+    _nx: MultiDiGraph[str] | None = field(default=None, repr=False)
     _scope: Scope = field(default_factory=Scope, repr=False)
     _counters: dict[str, int] = field(default_factory=dict, repr=False)
     _reserved: set[str] = field(default_factory=set, repr=False)
@@ -147,16 +154,20 @@ class Graph:
             self.type_of(value)
         self._nodes[name] = node
         self._inputs[name] = tuple(inputs)
-        self._outputs[name] = tuple([Value(name, port) for port in range(len(node.types))])
-        self.nx.add_node(name, node=node)
+        self._uses[name] = []
         for port, value in enumerate(inputs):
-            self.nx.add_edge(value.node, name, output_port=value.port, input_port=port)
-        return self._outputs[name]
+            self._uses[value.node].append(Use(value.port, name, port))
+        if self._nx is not None:
+            self._draw(self._nx, node)
+        results = tuple([Value(name, port) for port in range(len(node.types))])
+        self._outputs[name] = results
+        return results
 
     def replace_node(self, node: Node) -> None:
         """Another record, of other origins, for the node of that name."""
         self._nodes[node.name] = node
-        self.nx.nodes[node.name]["node"] = node
+        if self._nx is not None:
+            self._nx.nodes[node.name]["node"] = node
 
     def apply(self, op: Op, *inputs: Tensor, name: str | None = None) -> tuple[Tensor, ...]:
         """`add` for symbolic tensors of this graph."""
@@ -228,6 +239,24 @@ class Graph:
 
     # -- reading ----------------------------------------------------------------------------------
 
+    @property
+    def nx(self) -> MultiDiGraph[str]:
+        """The graph as a `networkx.MultiDiGraph`, made when it is first asked for: a node's
+        attribute `node` is its Node, an edge has `output_port` and `input_port`.
+        """
+        if self._nx is None:
+            from networkx import MultiDiGraph
+
+            self._nx = MultiDiGraph()
+            for node in self.nodes():
+                self._draw(self._nx, node)
+        return self._nx
+
+    def _draw(self, picture: MultiDiGraph[str], node: Node) -> None:
+        picture.add_node(node.name, node=node)
+        for port, value in enumerate(self._inputs[node.name]):
+            picture.add_edge(value.node, node.name, output_port=value.port, input_port=port)
+
     def __contains__(self, what: object) -> bool:
         """Whether there is a node of that name, or that value."""
         if isinstance(what, Value):
@@ -266,15 +295,11 @@ class Graph:
 
     def users_of(self, name: str) -> list[str]:
         """Names of the nodes that read any output of `name`, in order, each once."""
-        return list(self.nx.successors(name))
+        return list(dict.fromkeys([use.user for use in self._uses[name]]))
 
     def uses_of(self, value: Value) -> list[tuple[str, int]]:
         """(node, input port) of every use of one output."""
-        return [
-            (user, edge["input_port"])
-            for _, user, edge in self.nx.out_edges(value.node, data=True)
-            if edge["output_port"] == value.port
-        ]
+        return [(u.user, u.input_port) for u in self._uses[value.node] if u.port == value.port]
 
     def producer(self, value: Value) -> Node:
         """The node that gives `value`."""
@@ -338,10 +363,10 @@ class Graph:
         late = [v.node for v in inputs if v.node not in seen]
         if late:
             raise GraphError(f"{node.name} reads {late[0]}, which comes after it")
-        edges = self.nx.in_edges(node.name, data=True)
-        if sorted((e["input_port"], Value(u, e["output_port"])) for u, _, e in edges) != list(
-            enumerate(inputs)
-        ):
+        edges = self._nx.in_edges(node.name, data=True) if self._nx is not None else None
+        if edges is not None and sorted(
+            (e["input_port"], Value(u, e["output_port"])) for u, _, e in edges
+        ) != list(enumerate(inputs)):
             raise GraphError(f"the edges into {node.name} were changed; build a new graph instead")
         try:
             node.op.check_arity(len(inputs))

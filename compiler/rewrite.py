@@ -30,7 +30,7 @@ class Rewriter:
     values: dict[Value, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.new._reserved.update(n.name for n in self.old.nodes() if n.name not in self.new)
+        self.new._reserved.update([n.name for n in self.old.nodes() if n.name not in self.new])
 
     def inputs(self, node: Node) -> tuple[Tensor, ...]:
         """What an old node reads, in the new graph."""

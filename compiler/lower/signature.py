@@ -36,10 +36,10 @@ class Signature:
 
         def plain(content: object) -> object:
             """A field of the group with numbers in place of names."""
-            if isinstance(content, tuple):
-                return tuple(map(plain, content))
             if isinstance(content, Value):
                 return ("value", numbers.get(content, content))
+            if isinstance(content, tuple):
+                return tuple(map(plain, content))
             return ("node", nodes[content]) if content in nodes else content
 
         read = tuple(
