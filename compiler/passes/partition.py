@@ -12,49 +12,26 @@ The graph itself is not rewritten.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..graph import Graph, Node, Phase, Value
 from ..group import Group, storage
-from ..joining import can_convolve, can_pool, concat_part, is_column_group
 from ..ops import movement as mv
-from ..ops.base import Op
-from ..ops.blocked import Block, BlockedConv, BlockedConvWeightGradient, PackWeight, Unblock
-from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
+from ..ops.blocked import BlockedConv
 from ..ops.leaf import Leaf
-from ..ops.linear import MatMul, PackedMatMul
-from ..ops.pool import MaxPool, SumPool
+from ..ops.linear import MatMul
+from ..ops.pool import MaxPool
 from ..ops.reduce import Reduction
-from ..ops.winograd import WinogradConv, WinogradWeight
-from ..ops.winograd_gradient import WinogradConvWeightGradient
-from ..roles import SILENT, Role, is_expensive, role
+from ..roles import Role, is_expensive, role
 from ..types import Shape
+from .draft import Draft, can_follow, fits, is_cut, may_follow, uncut, walked
+from .finished import finished
 
-_MAX_MEMBERS = 48
-_MAX_NAME = 72
 _SMALL = 16
 _REMAT_DEPTH = 4
 _MAX_FLOATING = 16
-
-
-# Operations that rewrite a layout; their kernels are named after them.
-_LAYOUT = (Block, Unblock, PackWeight, WinogradWeight)
-# Anchors whose kernels compute point nodes of their result's shape, too.
-_WITH_EPILOGUE = (
-    MatMul,
-    PackedMatMul,
-    Conv,
-    ConvInputGradient,
-    ConvWeightGradient,
-    BlockedConv,
-    BlockedConvWeightGradient,
-    WinogradConv,
-    WinogradConvWeightGradient,
-    SumPool,
-)
 
 
 def partition(graph: Graph) -> tuple[Group, ...]:
@@ -63,23 +40,9 @@ def partition(graph: Graph) -> tuple[Group, ...]:
 
 
 @dataclass
-class _Draft:
-    """A group in the making."""
-
-    number: int
-    space: Shape
-    phase: Phase
-    anchor: str | None = None
-    pool: str | None = None
-    axes: tuple[int, ...] | None = None
-    members: dict[str, None] = field(default_factory=dict)
-    sources: set[int] = field(default_factory=set)
-
-
-@dataclass
 class _Partition:
     graph: Graph
-    drafts: list[_Draft] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
     home: dict[str, int] = field(default_factory=dict)
     stored: dict[Value, None] = field(default_factory=dict)
     floating: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -98,7 +61,10 @@ class _Partition:
                 self._place_anchor(node)
         for value in (*self.graph.outputs.values(), *self.graph.updates.values()):
             self._store(value)
-        return self._finish()
+        stored: dict[int, list[Value]] = {}
+        for value in self.stored:
+            stored.setdefault(self.home[value.node], []).append(value)
+        return finished(self.graph, self.drafts, stored)
 
     # -- placing ----------------------------------------------------------------------------------
 
@@ -108,7 +74,7 @@ class _Partition:
         for draft in self._candidates(node):
             if draft.anchor and only_reduced:
                 continue
-            if self._fits(draft, node) and self._joinable(draft, node):
+            if fits(self.graph, draft, node) and self._joinable(draft, node):
                 self._join(draft, node)
                 return
         self._float(node)
@@ -134,7 +100,7 @@ class _Partition:
             same = draft.axes is None or draft.axes == node.op.axes
             if draft.anchor or draft.space != shape or not same:
                 continue
-            if self._may_follow(draft, node) and self._joinable(draft, node):
+            if may_follow(draft, node) and self._joinable(draft, node):
                 draft.axes = node.op.axes
                 self._join(draft, node)
                 return
@@ -200,21 +166,14 @@ class _Partition:
             return False
         if draft.phase is not node.phase or not self._private(draft, node.name):
             return False
-        if not self._can_follow(anchor.op, node) or not self._joinable(draft, node):
+        if not can_follow(self.graph, anchor.op, node) or not self._joinable(draft, node):
             return False
         draft.pool = node.name
         draft.space = node.types[0].shape
         self._join(draft, node)
         return True
 
-    def _can_follow(self, anchor: Op, node: Node) -> bool:
-        """Whether an anchor's kernel can go on with the windows of a node."""
-        types = [self.graph.type_of(value) for value in self.graph.inputs_of(node.name)]
-        if isinstance(node.op, MaxPool):
-            return can_pool(anchor, node.op.window, types[0].shape[2:])
-        return isinstance(node.op, BlockedConv) and can_convolve(anchor, node.op, *types)
-
-    def _private(self, draft: _Draft, reader: str) -> bool:
+    def _private(self, draft: Draft, reader: str) -> bool:
         """Whether nothing but `reader` will ask for what a group computes."""
         inside = {*draft.members, reader}
         return all(
@@ -232,19 +191,19 @@ class _Partition:
 
     # -- joining ----------------------------------------------------------------------------------
 
-    def _new(self, space: Shape, phase: Phase, anchor: str | None = None) -> _Draft:
-        draft = _Draft(len(self.drafts), space, phase, anchor)
+    def _new(self, space: Shape, phase: Phase, anchor: str | None = None) -> Draft:
+        draft = Draft(len(self.drafts), space, phase, anchor)
         self.drafts.append(draft)
         return draft
 
-    def _candidates(self, node: Node) -> list[_Draft]:
+    def _candidates(self, node: Node) -> list[Draft]:
         """Groups of the direct inputs: anchors first, then the latest."""
-        inputs = [self._uncut(v) for v in self.graph.inputs_of(node.name)]
+        inputs = [uncut(self.graph, v) for v in self.graph.inputs_of(node.name)]
         numbers = {self.home[v.node] for v in inputs if v.node in self.home}
         found = [self.drafts[i] for i in numbers]
         return sorted(found, key=lambda d: (d.anchor is None, -d.number))
 
-    def _siblings(self, axes: tuple[int, ...] | None, x: Value) -> list[_Draft]:
+    def _siblings(self, axes: tuple[int, ...] | None, x: Value) -> list[Draft]:
         """Groups that walk over what `x` is computed from, to reduce the same axes or none."""
         shape = self.graph.type_of(x).shape
         names = self.floating.get(x.node, frozenset((x.node,)))
@@ -255,53 +214,7 @@ class _Partition:
         found = [self.drafts[n] for n in sorted(numbers, reverse=True)]
         return [d for d in found if d.axes == axes]
 
-    def _may_follow(self, draft: _Draft, node: Node) -> bool:
-        """Groups keep to one phase, but updates may follow the gradient they use."""
-        if len(draft.members) >= _MAX_MEMBERS:
-            return False
-        update = node.phase is Phase.UPDATE and draft.phase is Phase.BACKWARD
-        return update or node.phase is draft.phase
-
-    def _fits(self, draft: _Draft, node: Node) -> bool:
-        """Whether a point node's shape lines up with a group's iterations."""
-        shape = node.types[0].shape
-        if not self._may_follow(draft, node):
-            return False
-        if draft.anchor:
-            anchor = self.graph.node(draft.anchor)
-            fits = shape in (draft.space, self._columns(draft))
-            return fits and isinstance(anchor.op, _WITH_EPILOGUE)
-        if draft.axes is None:
-            return shape == draft.space
-        if len(shape) > len(draft.space):
-            return False
-        padded = (1,) * (len(draft.space) - len(shape)) + shape
-        return all(n in (1, s) for n, s in zip(padded, draft.space, strict=True))
-
-    def _columns(self, draft: _Draft) -> Shape | None:
-        """The shape of a group of columns, where the anchor computes several side by side."""
-        node = self.graph.node(draft.anchor) if draft.anchor else None
-        if node is None or not isinstance(node.op, PackedMatMul):
-            return None
-        groups = self.graph.type_of(self.graph.inputs_of(node.name)[1]).shape[0]
-        rows, columns = draft.space
-        return (rows, columns // groups) if groups > 1 else None
-
-    def _is_cut(self, draft: _Draft, node: Node) -> bool:
-        """Whether a node is a group of columns of what an anchor's group computes."""
-        columns = self._columns(draft)
-        if columns is None or not isinstance(node.op, mv.Slice):
-            return False
-        return self._uncut(Value(node.name)).node in draft.members and is_column_group(
-            node.op, draft.space, draft.space[-1] // columns[-1]
-        )
-
-    def _uncut(self, value: Value) -> Value:
-        """What a value is a slice of, if it is one."""
-        node = self.graph.producer(value)
-        return self.graph.inputs_of(node.name)[0] if isinstance(node.op, mv.Slice) else value
-
-    def _joinable(self, draft: _Draft, node: Node) -> bool:
+    def _joinable(self, draft: Draft, node: Node) -> bool:
         """Whether everything a node reads from memory is done before the group runs."""
         sources = set(self._memory(draft, node))
         return draft.number not in sources and not self._any_reaches(draft.number, sources)
@@ -318,17 +231,17 @@ class _Partition:
             stack.extend(new)
         return False
 
-    def _memory(self, draft: _Draft, node: Node) -> Iterator[int]:
+    def _memory(self, draft: Draft, node: Node) -> Iterator[int]:
         """Numbers of the groups whose results a node reads from memory if it joins `draft`."""
         for value in self.graph.inputs_of(node.name):
             yield from self._memory_of(draft, value, aligned=role(node.op) is not Role.MOVE)
 
-    def _memory_of(self, draft: _Draft, value: Value, aligned: bool) -> Iterator[int]:
+    def _memory_of(self, draft: Draft, value: Value, aligned: bool) -> Iterator[int]:
         node = self.graph.producer(value)
         kind = role(node.op)
         if kind is Role.LEAF or (aligned and node.name in draft.members):
             return
-        if aligned and self._is_cut(draft, node):
+        if aligned and is_cut(self.graph, draft, node):
             return
         if kind is Role.VIEW:
             yield from self._memory_of(draft, self.graph.inputs_of(node.name)[0], False)
@@ -339,15 +252,15 @@ class _Partition:
             for x in self.graph.inputs_of(node.name):
                 yield from self._memory_of(draft, x, aligned)
 
-    def _join(self, draft: _Draft, node: Node) -> None:
+    def _join(self, draft: Draft, node: Node) -> None:
         """Adds a node, and the floating nodes it reads, to a group."""
         draft.members[node.name] = None
-        if role(node.op) not in (Role.MOVE,) and node.name not in self.home:
+        if role(node.op) is not Role.MOVE and node.name not in self.home:
             self.home[node.name] = draft.number
         for value in self.graph.inputs_of(node.name):
             self._read(draft, value)
 
-    def _read(self, draft: _Draft, value: Value) -> None:
+    def _read(self, draft: Draft, value: Value) -> None:
         node = self.graph.producer(value)
         kind = role(node.op)
         self.readers.setdefault(node.name, {})[draft.number] = None
@@ -368,7 +281,7 @@ class _Partition:
             for x in self.graph.inputs_of(node.name):
                 self._read(draft, x)
 
-    def _repeats(self, draft: _Draft, node: Node) -> bool:
+    def _repeats(self, draft: Draft, node: Node) -> bool:
         """Whether a group would compute a floating node again and again, at a price.
 
         A learning rate with Adam's corrections is one number with two powers in it.
@@ -413,92 +326,13 @@ class _Partition:
             self._join(draft, node)
         self.stored[value] = None
 
-    def _companion(self, node: Node) -> _Draft | None:
+    def _companion(self, node: Node) -> Draft | None:
         """A group of point nodes that goes over the same elements as a floating one."""
         if role(node.op) is not Role.POINT:
             return None
         for draft in self._siblings(None, Value(node.name)):
-            if self._walked(draft) != node.types[0].shape:
+            if walked(self.graph, draft) != node.types[0].shape:
                 continue
-            if self._may_follow(draft, node) and self._joinable(draft, node):
+            if may_follow(draft, node) and self._joinable(draft, node):
                 return draft
         return None
-
-    def _walked(self, draft: _Draft) -> Shape | None:
-        """What the loops of a group go over where further point nodes can be computed in them."""
-        if draft.anchor is None:
-            return draft.space
-        if not isinstance(self.graph.node(draft.anchor).op, mv.Concat) or len(draft.members) == 1:
-            return None
-        return concat_part(self.graph, draft.anchor)
-
-    # -- finishing --------------------------------------------------------------------------------
-
-    def _finish(self) -> tuple[Group, ...]:
-        names: dict[str, int] = {}
-        order = {node.name: i for i, node in enumerate(self.graph.nodes())}
-        stored: dict[int, list[Value]] = {}
-        for value in self.stored:
-            stored.setdefault(self.home[value.node], []).append(value)
-        groups = []
-        for draft in self._sorted():
-            nodes = tuple(sorted(draft.members, key=order.__getitem__))
-            outputs = tuple(stored.get(draft.number, ()))
-            if not outputs:
-                continue  # dead nodes
-            name = self._name(nodes, draft.phase)
-            names[name] = names.get(name, 0) + 1
-            unique = name if names[name] == 1 else f"{name}_{names[name]}"
-            groups.append(
-                Group(
-                    unique,
-                    nodes,
-                    draft.anchor,
-                    draft.pool,
-                    draft.space,
-                    draft.axes or (),
-                    self._inputs(draft),
-                    outputs,
-                    draft.phase,
-                )
-            )
-        return tuple(groups)
-
-    def _inputs(self, draft: _Draft) -> tuple[Value, ...]:
-        found: dict[Value, None] = {}
-        for name in draft.members:
-            for value in self.graph.inputs_of(name):
-                if value.node not in draft.members:
-                    found[value] = None
-        return tuple(found)
-
-    def _sorted(self) -> list[_Draft]:
-        """Groups in an order in which each comes after its sources, else as they were begun."""
-        done: set[int] = set()
-        result: list[_Draft] = []
-        for start in self.drafts:
-            stack = [start.number]
-            while stack:
-                number = stack[-1]
-                waiting = sorted(self.drafts[number].sources - done - {number}, reverse=True)
-                if number in done or not waiting:
-                    stack.pop()
-                    if number not in done:
-                        done.add(number)
-                        result.append(self.drafts[number])
-                else:
-                    stack.extend(waiting)
-        return result
-
-    def _name(self, nodes: tuple[str, ...], phase: Phase) -> str:
-        origins = dict.fromkeys(o.name for n in nodes for o in self.graph.node(n).origins)
-        text = "_".join(origins)
-        if len(text) > _MAX_NAME:
-            first, last = next(iter(origins)), next(reversed(origins))
-            text = f"{first}_to_{last}"[:_MAX_NAME]
-        ops = [self.graph.node(n).op for n in nodes]
-        layout = [op for op in ops if isinstance(op, _LAYOUT)]
-        if layout and all(role(op) in SILENT or op in layout for op in ops):
-            text += f".{layout[-1].short_name}"
-        prefix = {Phase.FORWARD: "", Phase.BACKWARD: "grad_", Phase.UPDATE: "update_"}[phase]
-        return prefix + re.sub(r"[^A-Za-z0-9_.]", "_", text)
