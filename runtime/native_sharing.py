@@ -1,9 +1,9 @@
 """How a team of threads shares a step, as LLVM IR: a part of the runner in `native.py`.
 
-Each thread has its share of a parallel step's extent, which it claims
-piece by piece, the first half at once, then less and less; whoever has done all of its own claims
-pieces of the others' shares. So a thread that is slow, or not running, holds nobody up by more than
-the piece it is in, and a thread mostly comes back to the memory that it wrote the step before.
+Each thread has its share of a parallel step's extent, which it claims piece by piece, the first
+half at once, then half of what is left; whoever has done all of its own claims pieces of the
+others' shares. So a thread that is slow, or not running, holds nobody up by more than the piece it
+is in, and a thread mostly comes back to the memory that it wrote the step before.
 """
 
 from __future__ import annotations
@@ -17,23 +17,21 @@ define internal i1 @flagged(ptr %steps, i64 %index, i64 %mask) alwaysinline {
   ret i1 %flagged
 }
 
-; Where a piece of a share begins: at 0, 1/2, 3/4, 7/8 and 1 of it.
+; Where a piece of a share begins: 1, 1/2, 1/4, ... 1/64 of it before its end; the seventh ends it.
 define internal i64 @piece(i64 %begin, i64 %end, i64 %number) alwaysinline {
   %length = sub i64 %end, %begin
-  %place = shl i64 %number, 2
-  %eighths.at = lshr i64 554560, %place  ; 0x87640
-  %eighths = and i64 %eighths.at, 15
-  %scaled = mul i64 %length, %eighths
-  %part = lshr i64 %scaled, 3
-  %at = add i64 %begin, %part
+  %halved = lshr i64 %length, %number
+  %beyond = icmp eq i64 %number, 7
+  %left = select i1 %beyond, i64 0, i64 %halved
+  %at = sub i64 %end, %left
   ret i64 %at
 }
 
-; Claims a piece of a thread's share of the step with this ticket; its number, or 4 if none is left.
+; Claims a piece of a thread's share of the step with this ticket; its number, or 7 if none is left.
 define internal i64 @claim(ptr %word, i64 %ticket) alwaysinline {
 entry:
   %fresh = shl i64 %ticket, 3
-  %none = add i64 %fresh, 4
+  %none = add i64 %fresh, 7
   %first = load atomic i64, ptr %word monotonic, align 8
   br label %try
 try:
@@ -52,7 +50,7 @@ taken:
   %number = sub i64 %now, %fresh
   ret i64 %number
 nothing:
-  ret i64 4
+  ret i64 7
 }
 
 ; What this thread does of one step: its share piece by piece, then pieces of others' shares.
@@ -93,7 +91,7 @@ shared:
   br label %next
 next:
   %number = call i64 @claim(ptr %word, i64 %ticket)
-  %exhausted = icmp eq i64 %number, 4
+  %exhausted = icmp eq i64 %number, 7
   br i1 %exhausted, label %other, label %some
 some:
   %from = call i64 @piece(i64 %begin, i64 %end, i64 %number)

@@ -37,3 +37,12 @@ def test_weights_of_sums_in_parts_stay_in_the_first_level_cache() -> None:
     cut = pointwise(2048).cut()
     assert cut is not None
     assert cut.units * 8 == 128
+
+
+def test_nobody_waits_long_for_the_last_task() -> None:
+    """The more there is to do, the more tasks there are, until they are too short to begin."""
+    whole = pointwise(512, pixels=196, outputs=1024)
+    cut = whole.cut()
+    assert cut is not None
+    tasks = -(-whole.rows // cut.rows) * -(-whole.panels // cut.panels)
+    assert 32 <= tasks < whole.rows * whole.panels / 4

@@ -125,7 +125,8 @@ class Work:
             cycles += read / _COPY
         if chunks > 1:
             cycles += chunks * self._sums(cut) / _ADD
-        return cycles * sum(-(-tasks // n) * n for n in _THREADS) / len(_THREADS)
+        # Whoever is done first waits for half a task, the mean of what others still have to do.
+        return cycles * sum(-(-tasks // n) * n + n / 2 for n in _THREADS) / len(_THREADS)
 
 
 def _lengths(extent: int) -> list[int]:
