@@ -107,6 +107,8 @@ class Blocking:
         fused: whether each task does all steps; else all inputs are transformed first.
         panels_first: whether all blocks meet a panel of weights before the next panel, where inputs
             are transformed first. Otherwise a thread mostly reads what it has transformed itself.
+        near: whether the transformed inputs of a task are on its stack, the same memory for all
+            tasks of a thread. Otherwise each has a place of its own.
     """
 
     tiles: int
@@ -114,6 +116,7 @@ class Blocking:
     repeats: int = 1
     fused: bool = True
     panels_first: bool = False
+    near: bool = False
 
     @property
     def slots(self) -> int:
@@ -213,11 +216,13 @@ def winograd_blocking(
     block = _block(tiles, max(1, most), rows)
     blocks = -(-tiles // block)
     slot = places * conv.depth * block * size
-    fused = blocks >= _TASKS and (slot <= L2_BYTES or slot * blocks > _APART_BYTES)
-    tasks = max(_TASKS // 2, min(2 * _TASKS, _SLOTS_BYTES // slot)) if fused else blocks
+    near = blocks >= _TASKS and slot <= L2_BYTES
+    fused = near or (blocks >= _TASKS and slot * blocks > _APART_BYTES)
+    apart = fused and not near
+    tasks = max(_TASKS // 2, min(2 * _TASKS, _SLOTS_BYTES // slot)) if apart else blocks
     repeats = -(-blocks // min(tasks, blocks))
     far = places * conv.depth * conv.channels * size > _NEAR_BYTES
-    return Blocking(block, blocks, repeats, fused, far)
+    return Blocking(block, blocks, repeats, fused, far, near)
 
 
 def _block(tiles: int, most: int, rows: int) -> int:

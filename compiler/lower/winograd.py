@@ -7,9 +7,9 @@ Tiles of outputs are numbered over the whole batch, and taken some at a time (a 
     outputs    the products of a tile are transformed, and the epilogue follows
 
 Vectors lie along the channels everywhere. A task takes several blocks of tiles through all three
-steps, with transformed inputs in a slot of its own that stays in cache; products go to the stack
-for a panel of output channels at a time. Where there are few blocks, all inputs are transformed
-first, and tasks are blocks of tiles times panels.
+steps, with transformed inputs on its stack, or in a slot of its own where they are many; products
+go to the stack for a panel of output channels at a time. Where there are few blocks, all inputs
+are transformed first, and tasks are blocks of tiles times panels.
 """
 
 from __future__ import annotations
@@ -99,11 +99,14 @@ class Winograd(WinogradTiles):
     def products(self) -> Products:
         """The products, from transformed inputs in scratch to the stack."""
         tiles, places, block = self.blocking.tiles, self.side**2, self.read[-1]
-        inputs = (self.blocking.slots, places, self.read[1] * tiles * block + APART)
+        near = self.blocking.near
+        inputs = (1 if near else self.blocking.slots, places, self.read[1] * tiles * block + APART)
         results = (tiles, places, self.panel)
         return Products(
             self.binding,
-            self.binding.local("transformed", inputs, self.dtype, Space.SCRATCH),
+            self.binding.local(
+                "transformed", inputs, self.dtype, Space.STACK if near else Space.SCRATCH
+            ),
             self.binding.inputs[self.weight],
             self.binding.local("products", results, self.dtype, Space.STACK),
             block,
@@ -123,18 +126,21 @@ class Winograd(WinogradTiles):
     # -- tasks ------------------------------------------------------------------------------------
 
     def _fused(self) -> ir.Block:
-        """Each task takes blocks of tiles through all steps, in a slot of its own."""
+        """Each task takes blocks of tiles through all steps, on its stack or in its own slot."""
         task, number = self.binding.var("task"), self.binding.var("block")
         channel, panel = self.binding.var("c"), self.binding.var("panel")
         blocking = self.blocking
         block = task * blocking.repeats + number
+        slot = ir.index(0) if blocking.near else task
         body: ir.Block = (
-            ir.For(channel, self.read[1], self._inputs(task, block, channel)),
-            ir.For(panel, self.panels, self._products_and_outputs(task, block, panel)),
+            ir.For(channel, self.read[1], self._inputs(slot, block, channel)),
+            ir.For(panel, self.panels, self._products_and_outputs(slot, block, panel)),
         )
         if blocking.slots * blocking.repeats != blocking.blocks:
             body = (ir.If(block < blocking.blocks, body),)
         body = (ir.Alloc(self.products.results), ir.For(number, blocking.repeats, body))
+        if blocking.near:
+            body = (ir.Alloc(self.products.inputs), *body)
         return (ir.For(task, blocking.slots, body, LoopKind.PARALLEL),)
 
     def _apart(self) -> ir.Block:

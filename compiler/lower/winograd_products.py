@@ -67,39 +67,44 @@ class Products:
         return count, -(-blocks // count)
 
     def all(self, slot: Expr, panel: Expr) -> ir.Block:
-        """The loops."""
-        place = self.binding.var("p")
+        """The loops: weights of a sum stay in the first-level cache while all tiles meet them."""
+        place, part = self.binding.var("p"), self.binding.var("s")
         body: ir.Block = ()
         before = 0
         for span in self.spans:
             number = self.binding.var("t")
             first = number * span.length + span.start
-            tile = self._register_tile((slot, place, panel), first, span.length, number + before)
+            where = (slot, place, panel)
+            tile = self._register_tile(where, part, first, span.length, number + before)
             body += (ir.For(number, span.count, tile),)
             before += span.count
-        return (ir.For(place, self.results.shape[1], body),)
+        return ir.loop_nest(((place, self.results.shape[1]), (part, self.sums[0])), body)
 
     def _register_tile(
-        self, where: tuple[Expr, Expr, Expr], first: Expr, length: int, order: Expr
+        self,
+        where: tuple[Expr, Expr, Expr],
+        part: Expr,
+        first: Expr,
+        length: int,
+        order: Expr,
     ) -> ir.Block:
-        """The products of some tiles; `order`: how many register tiles come before it."""
+        """Sum `part` of some tiles; `order`: how many register tiles come before it."""
         lane, row = self.binding.var("v"), self.binding.var("m")
         dtype, width = self.columns.dtype, self.columns.width
         tile = self.binding.local("sums", (length, width), dtype, Space.REGISTER)
-        part, number = self.binding.var("s"), self.binding.var("c")
+        number = self.binding.var("c")
         count, blocks = self.sums
         channel = part * blocks + number
         step = self._steps(tile, where, channel, first, row, lane, order)
         if count * blocks * self.block != self.weight.shape[2]:
             step = (ir.If(channel < self.weight.shape[2] // self.block, step),)
         keep, add = (self._keep(tile, where[1], first, row, lane, more) for more in (False, True))
-        body = (
+        return (
             *clear(tile, length, self.columns, row, lane),
             ir.For(number, blocks, step),
             # A choice for each sum would have all the others' in registers as well.
             *((ir.If(part < 1, keep, add),) if count > 1 else keep),
         )
-        return (ir.For(part, count, body),)
 
     def _steps(
         self,
