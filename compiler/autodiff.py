@@ -14,6 +14,8 @@ from operator import add
 
 from .errors import GradientError
 from .graph import Graph, Node, Phase, Value
+from .ops.base import Op
+from .ops.composite import Composite
 from .ops.leaf import Leaf, Parameter
 from .passes.expand import Expand
 from .passes.merge_recurrences import MergeRecurrences
@@ -27,7 +29,7 @@ def gradients(
     """Adds the backward nodes to a graph that is being built.
 
     Arguments:
-        graph: must hold no composite without a gradient between `wrt` and `of`.
+        graph: composites between `wrt` and `of` that have no gradient are expanded beside it.
         of: what is differentiated; the sum of all their elements is the loss.
         wrt: with respect to what.
         seeds: d loss / d of, ones by default.
@@ -36,6 +38,18 @@ def gradients(
         d loss / d wrt, of the shape of each; None where nothing flows.
     """
     wanted = _between(graph, {t.value.node for t in wrt}, {t.value.node for t in of})
+    signals = _propagate(graph, of, seeds, wanted, wanted)
+    return [_total(graph, t.value, signals) for t in wrt]
+
+
+def _propagate(
+    graph: Graph,
+    of: Sequence[Tensor],
+    seeds: Sequence[Tensor] | None,
+    through: set[str],
+    wanted: set[str],
+) -> dict[Value, list[Tensor]]:
+    """The signals that arrive at the wanted nodes, by way of those of `through`."""
     signals: dict[Value, list[Tensor]] = {}
     for i, target in enumerate(of):
         if not target.dtype.is_float:
@@ -43,9 +57,9 @@ def gradients(
         with graph.scope("grad", graph.producer(target.value).origins, Phase.BACKWARD):
             seed = seeds[i] if seeds else target.constant(1.0).broadcast_to(target.shape)
         signals.setdefault(target.value, []).append(seed)
-    for node in [n for n in reversed(list(graph.nodes())) if n.name in wanted]:
+    for node in [n for n in reversed(list(graph.nodes())) if n.name in through]:
         _step_back(graph, node, wanted, signals)
-    return [_total(graph, t.value, signals) for t in wrt]
+    return signals
 
 
 def _step_back(
@@ -56,12 +70,17 @@ def _step_back(
         return
     if not node.op.differentiable:
         return
-    if not node.op.has_gradient:
+    is_composite = isinstance(node.op, Composite)
+    if not node.op.has_gradient and not is_composite:
         raise GradientError(f"{node.op.name} has no gradient").at(node.name, node.source)
     with graph.scope(f"grad.{node.name}", node.origins, Phase.BACKWARD):
         arriving = tuple(_total(graph, v, signals) for v in outputs)
         inputs = tuple(graph.tensor(v) for v in graph.inputs_of(node.name))
-        results = node.op.gradient(inputs, tuple(graph.tensor(v) for v in outputs), arriving)
+        if node.op.has_gradient:
+            of = tuple(graph.tensor(v) for v in outputs)
+            results = node.op.gradient(inputs, of, arriving)
+        else:
+            results = _of_expansion(graph, node.op, inputs, arriving)
     for x, signal in zip(inputs, results, strict=True):
         if signal is None or x.value.node not in wanted or not x.dtype.is_float:
             continue
@@ -70,6 +89,21 @@ def _step_back(
                 f"the gradient of {node.op.name} gives {signal.type} for its input {x.type}"
             ).at(node.name, node.source)
         signals.setdefault(x.value, []).append(signal)
+
+
+def _of_expansion(
+    graph: Graph, op: Op, inputs: tuple[Tensor, ...], arriving: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
+    """The signals of a composite's inputs, by way of its parts alone."""
+    assert isinstance(op, Composite)
+    before = {n.name for n in graph.nodes()}
+    parts = zip(op.expand(*inputs), arriving, strict=True)
+    of, seeds = zip(*((y, s) for y, s in parts if s is not None), strict=True)
+    own = {x.value.node for x in inputs}
+    inside = _between(graph, own, {y.value.node for y in of}) - before
+    signals = _propagate(graph, of, seeds, inside, inside | own)
+    # A value that is read at two places gets its whole signal once.
+    return [_total(graph, v, {v: signals.pop(v, [])}) for v in (x.value for x in inputs)]
 
 
 def _total(graph: Graph, value: Value, signals: dict[Value, list[Tensor]]) -> Tensor | None:
@@ -100,7 +134,9 @@ def _between(graph: Graph, sources: set[str], targets: set[str]) -> set[str]:
 
 
 def differentiate(
-    graph: Graph, of: str | Sequence[str] | None = None, wrt: Sequence[str] | None = None
+    graph: Graph,
+    of: str | Sequence[str] | None = None,
+    wrt: str | Sequence[str] | None = None,
 ) -> Graph:
     """A graph with its backward graph.
 
@@ -122,7 +158,8 @@ def differentiate(
     if missing or not names:
         have = ", ".join(graph.outputs) or "none"
         raise GradientError(f"no output {', '.join(missing)!r} to differentiate; there is {have}")
-    sources = list(wrt) if wrt is not None else _trainable(graph)
+    given = [wrt] if isinstance(wrt, str) else wrt
+    sources = list(given) if given is not None else _trainable(graph)
     if not sources:
         raise GradientError(
             f"{graph.name} has no trainable parameter; name what to differentiate by"

@@ -92,6 +92,7 @@ class Scope:
     prefix: str = ""
     origins: tuple[Origin, ...] = ()
     phase: Phase = Phase.FORWARD
+    detached: bool = False
 
 
 @dataclass(eq=False)
@@ -176,7 +177,11 @@ class Graph:
                 raise GraphError(
                     f"{op.name} mixes values of the graphs {self.name} and {tensor.graph.name}"
                 )
-        return tuple(self.tensor(v) for v in self.add(op, *(t.value for t in inputs), name=name))
+        values = self.add(op, *(t.value for t in inputs), name=name)
+        results = tuple(self.tensor(v) for v in values)
+        if not (self._scope.detached and op.differentiable):
+            return results
+        return tuple(t.detach() if t.dtype.is_float else t for t in results)
 
     def tensor(self, value: Value) -> Tensor:
         """The value as a symbolic tensor, on which arithmetic builds nodes."""
@@ -215,13 +220,17 @@ class Graph:
         prefix: str | None = None,
         origins: tuple[Origin, ...] | None = None,
         phase: Phase | None = None,
+        detached: bool | None = None,
     ) -> Iterator[None]:
-        """Nodes added inside get this name prefix, these origins and this phase."""
+        """Nodes added inside get this name prefix, these origins and this phase; no gradient flows
+        through tensors that are made inside of a detached scope.
+        """
         outer = self._scope
         self._scope = Scope(
             outer.prefix if prefix is None else prefix,
             outer.origins if origins is None else origins,
             outer.phase if phase is None else phase,
+            outer.detached if detached is None else detached,
         )
         try:
             yield

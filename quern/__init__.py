@@ -32,44 +32,197 @@ _EXPORTS: dict[str, str] = {
     "Trainer": ".frontends.training.trainer",
     "TrainingError": ".compiler.errors",
     "UsageError": ".compiler.errors",
+    "abs": ".frontends.nn.functional.methods",
+    "acos": ".frontends.nn.functional.methods",
+    "acosh": ".frontends.nn.functional.methods",
+    "add": ".frontends.nn.functional.methods",
+    "addcdiv": ".frontends.nn.functional.methods",
+    "addcmul": ".frontends.nn.functional.methods",
+    "all": ".frontends.nn.functional.methods",
+    "amax": ".frontends.nn.functional.methods",
+    "amin": ".frontends.nn.functional.methods",
+    "any": ".frontends.nn.functional.methods",
     "arange": ".frontends.nn.functional.create",
+    "arccos": ".frontends.nn.functional.methods",
+    "arccosh": ".frontends.nn.functional.methods",
+    "arcsin": ".frontends.nn.functional.methods",
+    "arcsinh": ".frontends.nn.functional.methods",
+    "arctan": ".frontends.nn.functional.methods",
+    "arctanh": ".frontends.nn.functional.methods",
+    "argmax": ".nn.functional",
+    "argsort": ".frontends.nn.functional.methods",
+    "asin": ".frontends.nn.functional.methods",
+    "asinh": ".frontends.nn.functional.methods",
+    "atan": ".frontends.nn.functional.methods",
+    "atanh": ".frontends.nn.functional.methods",
+    "autograd": ".frontends.nn.autograd:",
     "bernoulli": ".frontends.nn.functional.create",
-    "cat": ".frontends.nn.functional.shape",
+    "bitwise_and": ".frontends.nn.functional.methods",
+    "bitwise_not": ".frontends.nn.functional.methods",
+    "bitwise_or": ".frontends.nn.functional.methods",
+    "bitwise_xor": ".frontends.nn.functional.methods",
+    "bmm": ".nn.functional",
+    "bool": ".frontends.nn.dtypes",
+    "broadcast_to": ".frontends.nn.functional.methods",
+    "cat": ".nn.functional",
+    "ceil": ".frontends.nn.functional.methods",
     "check_gradients": ".compiler.check",
-    "chunk": ".frontends.nn.functional.shape",
+    "chunk": ".nn.functional",
+    "clamp": ".frontends.nn.functional.methods",
+    "clamp_max": ".frontends.nn.functional.methods",
+    "clamp_min": ".frontends.nn.functional.methods",
+    "clip": ".frontends.nn.functional.methods",
+    "clone": ".frontends.nn.functional.methods",
     "compile": ".frontends.compile",
+    "concat": ".nn.functional",
+    "cos": ".frontends.nn.functional.methods",
+    "cosh": ".frontends.nn.functional.methods",
+    "count_nonzero": ".frontends.nn.functional.methods",
+    "cumprod": ".frontends.nn.functional.methods",
+    "cumsum": ".frontends.nn.functional.methods",
+    "detach": ".frontends.nn.functional.methods",
+    "diagonal": ".frontends.nn.functional.methods",
     "differentiate": ".compiler.autodiff",
+    "div": ".frontends.nn.functional.methods",
+    "divide": ".frontends.nn.functional.methods",
+    "dot": ".frontends.nn.functional.methods",
+    "double": ".frontends.nn.dtypes",
     "draw": ".frontends.compile",
-    "einsum": ".frontends.nn.functional.convolution",
+    "einsum": ".frontends.nn.functional.methods",
+    "empty": ".frontends.nn.functional.create",
+    "empty_like": ".frontends.nn.functional.create",
+    "eq": ".frontends.nn.functional.methods",
+    "equal": ".frontends.nn.functional.methods",
+    "erf": ".frontends.nn.functional.methods",
+    "exp": ".nn.functional",
+    "expm1": ".frontends.nn.functional.methods",
     "eye": ".frontends.nn.functional.create",
+    "flatten": ".nn.functional",
+    "flip": ".frontends.nn.functional.methods",
+    "float": ".frontends.nn.dtypes",
+    "float32": ".frontends.nn.dtypes",
+    "float64": ".frontends.nn.dtypes",
+    "floor": ".frontends.nn.functional.methods",
+    "floor_divide": ".frontends.nn.functional.methods",
     "from_networkx": ".frontends.networkx",
     "from_onnx": ".frontends.onnx",
     "from_torch": ".frontends.torch",
     "full": ".frontends.nn.functional.create",
     "full_like": ".frontends.nn.functional.create",
+    "gather": ".nn.functional",
+    "ge": ".frontends.nn.functional.methods",
     "grad": ".compiler.autodiff:differentiate",
     "gradient_flow": ".frontends.gradient_flow",
+    "gt": ".frontends.nn.functional.methods",
+    "index_add": ".frontends.nn.functional.methods",
+    "index_select": ".frontends.nn.functional.methods",
+    "int": ".frontends.nn.dtypes",
+    "int32": ".frontends.nn.dtypes",
+    "int64": ".frontends.nn.dtypes",
+    "inference_mode": ".frontends.nn.autograd",
     "interpret": ".frontends.compile",
+    "isfinite": ".frontends.nn.functional.methods",
+    "isinf": ".frontends.nn.functional.methods",
+    "isnan": ".frontends.nn.functional.methods",
+    "le": ".frontends.nn.functional.methods",
+    "lerp": ".frontends.nn.functional.methods",
     "linspace": ".frontends.nn.functional.create",
     "load": ".runtime.artifact",
+    "log": ".nn.functional",
+    "log10": ".frontends.nn.functional.methods",
+    "log1p": ".frontends.nn.functional.methods",
+    "log2": ".frontends.nn.functional.methods",
+    "log_softmax": ".nn.functional",
+    "logical_and": ".frontends.nn.functional.methods",
+    "logical_not": ".frontends.nn.functional.methods",
+    "logical_or": ".frontends.nn.functional.methods",
+    "logical_xor": ".frontends.nn.functional.methods",
+    "logsumexp": ".frontends.nn.functional.methods",
+    "long": ".frontends.nn.dtypes",
+    "lt": ".frontends.nn.functional.methods",
     "manual_seed": ".frontends.nn.init",
-    "matmul": ".frontends.nn.functional.convolution",
+    "masked_fill": ".frontends.nn.functional.methods",
+    "matmul": ".nn.functional",
+    "max": ".frontends.nn.functional.methods",
+    "maximum": ".nn.functional",
+    "mean": ".frontends.nn.functional.methods",
+    "median": ".frontends.nn.functional.methods",
+    "min": ".frontends.nn.functional.methods",
+    "minimum": ".nn.functional",
+    "mm": ".frontends.nn.functional.methods",
+    "moveaxis": ".frontends.nn.functional.methods",
+    "movedim": ".frontends.nn.functional.methods",
+    "mul": ".frontends.nn.functional.methods",
+    "multiply": ".frontends.nn.functional.methods",
+    "mv": ".frontends.nn.functional.methods",
+    "nan_to_num": ".frontends.nn.functional.methods",
+    "narrow": ".frontends.nn.functional.methods",
+    "ne": ".frontends.nn.functional.methods",
+    "neg": ".frontends.nn.functional.methods",
     "nn": ".nn:",
+    "no_grad": ".frontends.nn.autograd",
+    "norm": ".frontends.nn.functional.methods",
+    "numel": ".frontends.nn.functional.methods",
     "ones": ".frontends.nn.functional.create",
     "ones_like": ".frontends.nn.functional.create",
     "optim": ".optim:",
+    "permute": ".frontends.nn.functional.methods",
+    "pow": ".frontends.nn.functional.methods",
+    "prod": ".frontends.nn.functional.methods",
     "profile": ".runtime.profile:profile",
+    "rand": ".frontends.nn.functional.create",
     "rand_like": ".frontends.nn.functional.create",
+    "randint": ".frontends.nn.functional.create",
+    "randn": ".frontends.nn.functional.create",
     "randn_like": ".frontends.nn.functional.create",
+    "reciprocal": ".frontends.nn.functional.methods",
+    "relu": ".nn.functional",
+    "remainder": ".frontends.nn.functional.methods",
+    "repeat_interleave": ".frontends.nn.functional.methods",
+    "reshape": ".frontends.nn.functional.methods",
+    "roll": ".frontends.nn.functional.methods",
+    "round": ".frontends.nn.functional.methods",
+    "rsqrt": ".frontends.nn.functional.methods",
+    "scatter": ".frontends.nn.functional.methods",
+    "scatter_add": ".frontends.nn.functional.methods",
+    "select": ".frontends.nn.functional.methods",
+    "sigmoid": ".nn.functional",
+    "sign": ".frontends.nn.functional.methods",
+    "sin": ".frontends.nn.functional.methods",
+    "sinh": ".frontends.nn.functional.methods",
+    "softmax": ".nn.functional",
+    "sort": ".frontends.nn.functional.methods",
     "spec": ".frontends.nn.trace",
-    "split": ".frontends.nn.functional.shape",
-    "stack": ".frontends.nn.functional.shape",
+    "split": ".nn.functional",
+    "sqrt": ".nn.functional",
+    "square": ".frontends.nn.functional.methods",
+    "squeeze": ".frontends.nn.functional.methods",
+    "stack": ".nn.functional",
+    "std": ".frontends.nn.functional.methods",
+    "sub": ".frontends.nn.functional.methods",
+    "subtract": ".frontends.nn.functional.methods",
+    "sum": ".frontends.nn.functional.methods",
     "surgery": ".frontends.surgery:",
+    "swapaxes": ".frontends.nn.functional.methods",
+    "t": ".frontends.nn.functional.methods",
+    "tan": ".frontends.nn.functional.methods",
+    "tanh": ".nn.functional",
     "tensor": ".frontends.nn.functional.create",
+    "tile": ".frontends.nn.functional.methods",
     "to_networkx": ".frontends.networkx",
     "to_onnx": ".frontends.onnx",
+    "topk": ".frontends.nn.functional.methods",
     "trace": ".frontends.nn.trace",
-    "where": ".frontends.nn.functional.shape",
+    "transpose": ".frontends.nn.functional.methods",
+    "tril": ".frontends.nn.functional.methods",
+    "triu": ".frontends.nn.functional.methods",
+    "trunc": ".frontends.nn.functional.methods",
+    "uint8": ".frontends.nn.dtypes",
+    "unbind": ".frontends.nn.functional.methods",
+    "unflatten": ".nn.functional",
+    "unsqueeze": ".frontends.nn.functional.methods",
+    "var": ".frontends.nn.functional.methods",
+    "where": ".nn.functional",
     "zeros": ".frontends.nn.functional.create",
     "zeros_like": ".frontends.nn.functional.create",
     "zoo": ".frontends.zoo:",
@@ -108,26 +261,157 @@ if TYPE_CHECKING:
     from .frontends.gradient_flow import gradient_flow as gradient_flow
     from .frontends.networkx import from_networkx as from_networkx
     from .frontends.networkx import to_networkx as to_networkx
-    from .frontends.nn.functional.convolution import einsum as einsum
-    from .frontends.nn.functional.convolution import matmul as matmul
+    from .frontends.nn import autograd as autograd
+    from .frontends.nn.autograd import inference_mode as inference_mode
+    from .frontends.nn.autograd import no_grad as no_grad
+    from .frontends.nn.dtypes import bool as bool
+    from .frontends.nn.dtypes import double as double
+    from .frontends.nn.dtypes import float as float
+    from .frontends.nn.dtypes import float32 as float32
+    from .frontends.nn.dtypes import float64 as float64
+    from .frontends.nn.dtypes import int as int
+    from .frontends.nn.dtypes import int32 as int32
+    from .frontends.nn.dtypes import int64 as int64
+    from .frontends.nn.dtypes import long as long
+    from .frontends.nn.dtypes import uint8 as uint8
     from .frontends.nn.functional.create import arange as arange
     from .frontends.nn.functional.create import bernoulli as bernoulli
+    from .frontends.nn.functional.create import empty as empty
+    from .frontends.nn.functional.create import empty_like as empty_like
     from .frontends.nn.functional.create import eye as eye
     from .frontends.nn.functional.create import full as full
     from .frontends.nn.functional.create import full_like as full_like
     from .frontends.nn.functional.create import linspace as linspace
     from .frontends.nn.functional.create import ones as ones
     from .frontends.nn.functional.create import ones_like as ones_like
+    from .frontends.nn.functional.create import rand as rand
     from .frontends.nn.functional.create import rand_like as rand_like
+    from .frontends.nn.functional.create import randint as randint
+    from .frontends.nn.functional.create import randn as randn
     from .frontends.nn.functional.create import randn_like as randn_like
     from .frontends.nn.functional.create import tensor as tensor
     from .frontends.nn.functional.create import zeros as zeros
     from .frontends.nn.functional.create import zeros_like as zeros_like
-    from .frontends.nn.functional.shape import cat as cat
-    from .frontends.nn.functional.shape import chunk as chunk
-    from .frontends.nn.functional.shape import split as split
-    from .frontends.nn.functional.shape import stack as stack
-    from .frontends.nn.functional.shape import where as where
+    from .frontends.nn.functional.methods import abs as abs
+    from .frontends.nn.functional.methods import acos as acos
+    from .frontends.nn.functional.methods import acosh as acosh
+    from .frontends.nn.functional.methods import add as add
+    from .frontends.nn.functional.methods import addcdiv as addcdiv
+    from .frontends.nn.functional.methods import addcmul as addcmul
+    from .frontends.nn.functional.methods import all as all
+    from .frontends.nn.functional.methods import amax as amax
+    from .frontends.nn.functional.methods import amin as amin
+    from .frontends.nn.functional.methods import any as any
+    from .frontends.nn.functional.methods import arccos as arccos
+    from .frontends.nn.functional.methods import arccosh as arccosh
+    from .frontends.nn.functional.methods import arcsin as arcsin
+    from .frontends.nn.functional.methods import arcsinh as arcsinh
+    from .frontends.nn.functional.methods import arctan as arctan
+    from .frontends.nn.functional.methods import arctanh as arctanh
+    from .frontends.nn.functional.methods import argsort as argsort
+    from .frontends.nn.functional.methods import asin as asin
+    from .frontends.nn.functional.methods import asinh as asinh
+    from .frontends.nn.functional.methods import atan as atan
+    from .frontends.nn.functional.methods import atanh as atanh
+    from .frontends.nn.functional.methods import bitwise_and as bitwise_and
+    from .frontends.nn.functional.methods import bitwise_not as bitwise_not
+    from .frontends.nn.functional.methods import bitwise_or as bitwise_or
+    from .frontends.nn.functional.methods import bitwise_xor as bitwise_xor
+    from .frontends.nn.functional.methods import broadcast_to as broadcast_to
+    from .frontends.nn.functional.methods import ceil as ceil
+    from .frontends.nn.functional.methods import clamp as clamp
+    from .frontends.nn.functional.methods import clamp_max as clamp_max
+    from .frontends.nn.functional.methods import clamp_min as clamp_min
+    from .frontends.nn.functional.methods import clip as clip
+    from .frontends.nn.functional.methods import clone as clone
+    from .frontends.nn.functional.methods import cos as cos
+    from .frontends.nn.functional.methods import cosh as cosh
+    from .frontends.nn.functional.methods import count_nonzero as count_nonzero
+    from .frontends.nn.functional.methods import cumprod as cumprod
+    from .frontends.nn.functional.methods import cumsum as cumsum
+    from .frontends.nn.functional.methods import detach as detach
+    from .frontends.nn.functional.methods import diagonal as diagonal
+    from .frontends.nn.functional.methods import div as div
+    from .frontends.nn.functional.methods import divide as divide
+    from .frontends.nn.functional.methods import dot as dot
+    from .frontends.nn.functional.methods import einsum as einsum
+    from .frontends.nn.functional.methods import eq as eq
+    from .frontends.nn.functional.methods import equal as equal
+    from .frontends.nn.functional.methods import erf as erf
+    from .frontends.nn.functional.methods import expm1 as expm1
+    from .frontends.nn.functional.methods import flip as flip
+    from .frontends.nn.functional.methods import floor as floor
+    from .frontends.nn.functional.methods import floor_divide as floor_divide
+    from .frontends.nn.functional.methods import ge as ge
+    from .frontends.nn.functional.methods import gt as gt
+    from .frontends.nn.functional.methods import index_add as index_add
+    from .frontends.nn.functional.methods import index_select as index_select
+    from .frontends.nn.functional.methods import isfinite as isfinite
+    from .frontends.nn.functional.methods import isinf as isinf
+    from .frontends.nn.functional.methods import isnan as isnan
+    from .frontends.nn.functional.methods import le as le
+    from .frontends.nn.functional.methods import lerp as lerp
+    from .frontends.nn.functional.methods import log1p as log1p
+    from .frontends.nn.functional.methods import log2 as log2
+    from .frontends.nn.functional.methods import log10 as log10
+    from .frontends.nn.functional.methods import logical_and as logical_and
+    from .frontends.nn.functional.methods import logical_not as logical_not
+    from .frontends.nn.functional.methods import logical_or as logical_or
+    from .frontends.nn.functional.methods import logical_xor as logical_xor
+    from .frontends.nn.functional.methods import logsumexp as logsumexp
+    from .frontends.nn.functional.methods import lt as lt
+    from .frontends.nn.functional.methods import masked_fill as masked_fill
+    from .frontends.nn.functional.methods import max as max
+    from .frontends.nn.functional.methods import mean as mean
+    from .frontends.nn.functional.methods import median as median
+    from .frontends.nn.functional.methods import min as min
+    from .frontends.nn.functional.methods import mm as mm
+    from .frontends.nn.functional.methods import moveaxis as moveaxis
+    from .frontends.nn.functional.methods import movedim as movedim
+    from .frontends.nn.functional.methods import mul as mul
+    from .frontends.nn.functional.methods import multiply as multiply
+    from .frontends.nn.functional.methods import mv as mv
+    from .frontends.nn.functional.methods import nan_to_num as nan_to_num
+    from .frontends.nn.functional.methods import narrow as narrow
+    from .frontends.nn.functional.methods import ne as ne
+    from .frontends.nn.functional.methods import neg as neg
+    from .frontends.nn.functional.methods import norm as norm
+    from .frontends.nn.functional.methods import numel as numel
+    from .frontends.nn.functional.methods import permute as permute
+    from .frontends.nn.functional.methods import pow as pow
+    from .frontends.nn.functional.methods import prod as prod
+    from .frontends.nn.functional.methods import reciprocal as reciprocal
+    from .frontends.nn.functional.methods import remainder as remainder
+    from .frontends.nn.functional.methods import repeat_interleave as repeat_interleave
+    from .frontends.nn.functional.methods import reshape as reshape
+    from .frontends.nn.functional.methods import roll as roll
+    from .frontends.nn.functional.methods import round as round
+    from .frontends.nn.functional.methods import rsqrt as rsqrt
+    from .frontends.nn.functional.methods import scatter as scatter
+    from .frontends.nn.functional.methods import scatter_add as scatter_add
+    from .frontends.nn.functional.methods import select as select
+    from .frontends.nn.functional.methods import sign as sign
+    from .frontends.nn.functional.methods import sin as sin
+    from .frontends.nn.functional.methods import sinh as sinh
+    from .frontends.nn.functional.methods import sort as sort
+    from .frontends.nn.functional.methods import square as square
+    from .frontends.nn.functional.methods import squeeze as squeeze
+    from .frontends.nn.functional.methods import std as std
+    from .frontends.nn.functional.methods import sub as sub
+    from .frontends.nn.functional.methods import subtract as subtract
+    from .frontends.nn.functional.methods import sum as sum
+    from .frontends.nn.functional.methods import swapaxes as swapaxes
+    from .frontends.nn.functional.methods import t as t
+    from .frontends.nn.functional.methods import tan as tan
+    from .frontends.nn.functional.methods import tile as tile
+    from .frontends.nn.functional.methods import topk as topk
+    from .frontends.nn.functional.methods import transpose as transpose
+    from .frontends.nn.functional.methods import tril as tril
+    from .frontends.nn.functional.methods import triu as triu
+    from .frontends.nn.functional.methods import trunc as trunc
+    from .frontends.nn.functional.methods import unbind as unbind
+    from .frontends.nn.functional.methods import unsqueeze as unsqueeze
+    from .frontends.nn.functional.methods import var as var
     from .frontends.nn.init import manual_seed as manual_seed
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace
@@ -135,6 +419,28 @@ if TYPE_CHECKING:
     from .frontends.onnx import to_onnx as to_onnx
     from .frontends.torch import from_torch as from_torch
     from .frontends.training.trainer import Trainer as Trainer
+    from .nn.functional import argmax as argmax
+    from .nn.functional import bmm as bmm
+    from .nn.functional import cat as cat
+    from .nn.functional import chunk as chunk
+    from .nn.functional import concat as concat
+    from .nn.functional import exp as exp
+    from .nn.functional import flatten as flatten
+    from .nn.functional import gather as gather
+    from .nn.functional import log as log
+    from .nn.functional import log_softmax as log_softmax
+    from .nn.functional import matmul as matmul
+    from .nn.functional import maximum as maximum
+    from .nn.functional import minimum as minimum
+    from .nn.functional import relu as relu
+    from .nn.functional import sigmoid as sigmoid
+    from .nn.functional import softmax as softmax
+    from .nn.functional import split as split
+    from .nn.functional import sqrt as sqrt
+    from .nn.functional import stack as stack
+    from .nn.functional import tanh as tanh
+    from .nn.functional import unflatten as unflatten
+    from .nn.functional import where as where
     from .runtime.artifact import load as load
     from .runtime.executable import Executable as Executable
     from .runtime.profile import profile as profile

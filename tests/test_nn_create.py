@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import quern as qn
-from quern.compiler.errors import UsageError
 from quern.nn import functional as F
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -64,8 +63,3 @@ def test_gumbels_choices_are_as_frequent_as_softmax_says() -> None:
     y = qn.compile(qn.trace(lambda x: F.gumbel_softmax(x, hard=True), qn.spec(logits)))(logits)
     np.testing.assert_allclose(y.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(y.mean(0), [0.5, 0.3, 0.2], atol=0.03)
-
-
-def test_there_has_to_be_a_trace() -> None:
-    with pytest.raises(UsageError, match="a new tensor has a symbolic value only inside forward"):
-        qn.zeros(3)

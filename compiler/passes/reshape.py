@@ -50,9 +50,9 @@ class SinkReshapes(Pass):
         if len(operands) < len(moved):
             return None
         types = node.op.infer(*(x.type for x in operands))
-        (result,) = rewriter.new.add_node(
-            replace(node, types=types), tuple(x.value for x in operands)
-        )
+        # The name may have gone to a point node that was moved for this one.
+        moved_node = replace(node, name=rewriter.new.unique_name(node.name), types=types)
+        (result,) = rewriter.new.add_node(moved_node, tuple(x.value for x in operands))
         return [rewriter.new.tensor(result).reshape(shape)]
 
 

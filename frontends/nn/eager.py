@@ -1,9 +1,12 @@
-"""Modules called on NumPy arrays: traced once for each type of input, then run."""
+"""Modules and functions called on NumPy arrays: traced, modules once for each type of input, then
+run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,39 +16,78 @@ from ...compiler.evaluate import evaluate
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array
 from . import init
+from .context import current_trace
 from .module import Module
+from .state import State
 from .structure import hashable, map_structure
 from .trace import Traced, bind, spec, trace_call
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # What has been traced, by module; then by modes and types, for one version of all modules.
 _TRACED: WeakKeyDictionary[Module, tuple[int, dict[Any, Traced]]] = WeakKeyDictionary()
 
 
-def run(module: Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What `forward` returns, with arrays in place of tensors.
+def on_arrays(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function of tensors, which runs at once where nothing is being traced; in a trace,
+    arrays beside tensors are constants.
+    """
+
+    @wraps(function)
+    def either(*args: P.args, **kwargs: P.kwargs) -> R:
+        trace = current_trace()
+        if trace is None:
+            result: R = run(function, args, kwargs)
+            return result
+        if any(isinstance(a, np.ndarray) for a in (*args, *kwargs.values())):
+            like = next((a for a in args if isinstance(a, Tensor) and a.dtype.is_float), None)
+
+            def constant(a: Any) -> Any:
+                if not isinstance(a, np.ndarray):
+                    return a
+                own = like.dtype if like is not None and a.dtype.kind == "f" else None
+                return trace.graph.constant(
+                    a, like.dtype if of_floats and like is not None else None
+                )
+
+            return function(
+                *(constant(a) for a in args), **{k: constant(a) for k, a in kwargs.items()}
+            )
+        return function(*args, **kwargs)
+
+    return either
+
+
+def run(module: Module | Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What `forward` or a function returns, with arrays in place of tensors.
 
     Buffers that `forward` assigns, such as running means, keep their new contents. Every run draws
     new random numbers.
 
     Raises:
-        UsageError: symbolic tensors were given where nothing is being traced.
+        UsageError: symbolic tensors were given where nothing is being traced, or no arrays at all.
     """
     arrays: list[Array] = []
+    title = type(module).__name__ if isinstance(module, Module) else module.__name__
 
     def collect(name: str, value: Any) -> Any:
+        if isinstance(value, State):
+            return value
         if isinstance(value, Tensor):
             raise UsageError(
-                f"{type(module).__name__} was called on {value!r} outside of a trace; "
+                f"{title} was called on {value!r} outside of a trace; "
                 "call it inside a module's forward or a traced function"
             )
-        if not isinstance(value, np.ndarray):
+        if not hasattr(value, "__array__") or isinstance(value, np.generic):
             return value
-        arrays.append(value)
-        return spec(value)
+        array = np.asarray(value)
+        arrays.append(array)
+        return spec(array)
 
-    bound = bind(module, type(module).__name__, args, kwargs)
+    bound = bind(module, title, args, kwargs)
     types = map_structure(bound.args, collect), map_structure(bound.kwargs, collect)
-    traced = _traced(module, *types)
+    traced = _traced(module, *types) if isinstance(module, Module) else trace_call(module, *types)
     feeds = dict(zip(traced.inputs, arrays, strict=True))
     feeds |= {name: state.data for name, state in traced.states.items()}
     if "rng.step" in traced.graph:

@@ -24,8 +24,12 @@ class State(Tensor):
     """
 
     kind: ClassVar[str] = "state"
+    # The array that programs which train it work on, once there are any; the contents are
+    # somewhere else after `data` was given anew.
+    adopted: Array | None
 
     def __init__(self, data: object) -> None:
+        self.adopted = None
         array = np.asarray(data)
         if array.dtype == np.float64 and not hasattr(data, "dtype"):
             array = array.astype(np.float32)  # Python's floats have no dtype of their own

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ...runtime.data import Inputs
 from ...runtime.executable import Executable, aligned_copy
 from ...runtime.training import check_state, restore
 from ..nn.module import Module
-from ..nn.state import State
+from ..nn.state import Parameter, State
 from ..nn.trace import Traced
 from .graphs import Signature, Traces, network
 from .objective import Objective
@@ -68,6 +69,7 @@ class Programs:
         optimizer: Optimizer,
         threads: int | None,
         seed: int,
+        learned: frozenset[Parameter] | None,
         watch_gradients: bool,
         options: Options,
     ) -> None:
@@ -76,6 +78,7 @@ class Programs:
         self.optimizer = optimizer
         self.threads = threads
         self.seed = seed
+        self.learned = learned
         self.watch_gradients = watch_gradients
         self._options = options
         self.arrays: dict[str, Array] = {}
@@ -91,7 +94,8 @@ class Programs:
         signature, key = self._key(inputs, targets, "step")
         if key not in self._programs:
             traces = self._traces(signature, targets)
-            traced = traces.training_step(len(targets), self.optimizer, self.watch_gradients)
+            with self._only_learned():
+                traced = traces.training_step(len(targets), self.optimizer, self.watch_gradients)
             self._programs[key] = self._compile(traced, signature, len(targets))
             live = {n.name for n in traced.graph.leaves(StateNode)} | self._states.keys()
             self.arrays = {k: v for k, v in self.arrays.items() if k in live}
@@ -139,7 +143,7 @@ class Programs:
         for name, state in self._states.items():
             if state.data is not self.arrays[name]:
                 np.copyto(self.arrays[name], state.data)
-                state.data = self.arrays[name]
+                state.data = state.adopted = self.arrays[name]
 
     def refresh(self) -> None:
         """`sync`, and forgets what was compiled for a model that has changed since."""
@@ -172,13 +176,28 @@ class Programs:
         later = {k: aligned_copy(v) for k, v in arrays.items() if k not in self.arrays}
         self.arrays |= later
 
+    @contextmanager
+    def _only_learned(self) -> Iterator[None]:
+        """Inside, parameters that are not to be learned are frozen."""
+        named = self.model.named_parameters() if self.learned is not None else ()
+        others = [p for _, p in named if p.requires_grad and p not in (self.learned or ())]
+        try:
+            for parameter in others:
+                parameter.requires_grad = False
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad = True
+
     def _adopt(self, name: str, state: State) -> None:
         own = self.arrays.get(name)
-        if own is None or own.shape != state.data.shape or own.dtype != state.data.dtype:
+        if own is None and state.adopted is state.data:
+            self.arrays[name] = own = state.data  # shared with the programs that it is of
+        elif own is None or own.shape != state.data.shape or own.dtype != state.data.dtype:
             self.arrays[name] = own = aligned_copy(state.data)
         elif own is not state.data:
             np.copyto(own, state.data)
-        state.data = own
+        state.data = state.adopted = own
         self._states[name] = state
 
     # -- compiling --------------------------------------------------------------------------------

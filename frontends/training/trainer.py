@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ...runtime.log import Record
 from ...runtime.progress import display
 from ...runtime.training import Callback, EarlyStopping, Loop, Values
 from ..nn.module import Module
+from ..nn.state import Parameter
 from ..nn.structure import map_structure
 from ..optim.optimizer import STEP, Optimizer
 from ..tuning import Tuner
@@ -54,6 +55,9 @@ class Trainer:
             name. By default the accuracy, where the targets are classes.
         threads: that run the steps; QUERN_NUM_THREADS or the usable processors by default.
         seed: of the order of the rows, of transforms and of dropout.
+        parameters: those that are learned, `generator.parameters()`; the others stay as they are,
+            though gradients flow through them. All that are not frozen by default. Trainers may
+            share modules: each goes on from what the others have made of them.
         watch_gradients: False looks at the loss alone, which is a little faster; a gradient that is
             not finite then ruins the model before the next loss tells of it.
         recompute: what a step computes again in its backward pass, to take less memory: a number of
@@ -74,6 +78,7 @@ class Trainer:
         metrics: Metrics = None,
         threads: int | None = None,
         seed: int = 0,
+        parameters: Iterable[Parameter] | None = None,
         watch_gradients: bool = True,
         recompute: Wanted | None = None,
         recompute_every: int | None = None,
@@ -94,8 +99,9 @@ class Trainer:
             checkpoint_steps=CheckpointSteps.of(recompute_every),
             choose=Tuner(threads).choose if tune else cheapest,
         )
+        learned = None if parameters is None else frozenset(parameters)
         self._programs = Programs(
-            model, objective, optimizer, threads, seed, watch_gradients, options
+            model, objective, optimizer, threads, seed, learned, watch_gradients, options
         )
         self._signature: Signature | None = None
         self._names = list(signature(model.forward).parameters)

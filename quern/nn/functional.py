@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..frontends.nn.eager import on_arrays
 from ..frontends.nn.functional.activation import (
     celu,
     clamp,
@@ -252,3 +253,7 @@ __all__ = [
     "unfold",
     "where",
 ]
+
+# On arrays they run at once.
+for _name in __all__:
+    globals()[_name] = on_arrays(globals()[_name])
