@@ -7,14 +7,19 @@ call is given, at the addresses that they have here. Whatever else it touches is
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-AVAILABLE = importlib.util.find_spec("bochscpu") is not None
+try:
+    importlib.import_module("bochscpu")
+except ImportError:  # it is not installed, or the C library is too old for it
+    AVAILABLE = False
+else:
+    AVAILABLE = True
 
 _PAGE = 4096
 _STACK = 1 << 20
