@@ -47,9 +47,7 @@ def on_arrays(function: Callable[P, R]) -> Callable[P, R]:
                 if not isinstance(a, np.ndarray):
                     return a
                 own = like.dtype if like is not None and a.dtype.kind == "f" else None
-                return trace.graph.constant(
-                    a, like.dtype if of_floats and like is not None else None
-                )
+                return trace.graph.constant(a, own)
 
             return function(
                 *(constant(a) for a in args), **{k: constant(a) for k, a in kwargs.items()}
