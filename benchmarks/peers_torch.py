@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from quern.compiler.errors import UsageError
 from quern.compiler.graph import Graph, Value
 from quern.compiler.ops import activation, adaptive, conv, linear, loss, movement, norm, pool
 from quern.compiler.ops import pointwise as pw
@@ -173,7 +174,7 @@ def _max_pool(to: Layer, op: pool.MaxPool, x: fx.Node) -> Tensors:
 @layer(pool.AvgPool)
 def _avg_pool(to: Layer, op: pool.AvgPool, x: fx.Node) -> fx.Node:
     if any(low != high for low, high in op.padding):
-        raise NotImplementedError(f"PyTorch pads averages evenly, not by {op.padding}")
+        raise UsageError(f"PyTorch pads averages evenly, not by {op.padding}")
     functions: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
     padding = tuple(low for low, _ in op.padding)
     return to.call(
@@ -233,7 +234,7 @@ def _softmax(to: Layer, op: activation.Softmax, x: fx.Node) -> fx.Node:
 def _cross_entropy(to: Layer, op: loss.CrossEntropy, *inputs: fx.Node) -> fx.Node:
     plain = loss.CrossEntropy(op.reduction)
     if len(inputs) != 2 or op != plain:
-        raise NotImplementedError(f"{op} is not in this table")
+        raise UsageError(f"{op} is not in this table")
     return to.call(F.cross_entropy, *inputs, reduction=op.reduction.value)
 
 
@@ -244,7 +245,7 @@ def module_of(graph: Graph) -> fx.GraphModule:
     """The module: takes the inputs by name, gives a dict of the outputs.
 
     Raises:
-        NotImplementedError: an operation is not in the table, nor what it expands to.
+        UsageError: an operation is not in the table, nor what it expands to.
     """
     root = torch.nn.Module()
     written = fx.Graph()

@@ -19,6 +19,7 @@ parameters and momenta.
 from __future__ import annotations
 
 import argparse
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -91,7 +92,7 @@ def changes(after: Mapping[str, Array], before: Mapping[str, Array]) -> dict[str
     return {k: after[k] - before[k] for k in (*keys[-2:], *keys[:: max(1, len(keys) // 12)])}
 
 
-class Training:
+class Training(ABC):
     """A network in training; subclasses say how a step is made."""
 
     def __init__(self, name: str, batch: int, *, threads: int) -> None:
@@ -99,13 +100,13 @@ class Training:
         self.threads = threads
         self.planned: float | None = None
 
+    @abstractmethod
     def parameters(self) -> Mapping[str, Array]:
         """Their contents now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self) -> float:
         """One step; the loss before it."""
-        raise NotImplementedError
 
     def outputs(self) -> Mapping[str, Array]:
         before = {k: v.copy() for k, v in self.parameters().items()}

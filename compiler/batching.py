@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .errors import CompileError
 from .ops.base import Op, apply
 from .ops.conv import Conv
 from .ops.linear import Linear, MatMul
@@ -39,6 +40,9 @@ def batched(op: Op, inputs: Sequence[Tensor], varying: Sequence[bool], type: Ten
 
     Returns:
         The results of all steps, (steps, *).
+
+    Raises:
+        CompileError: it is none that `can_batch`.
     """
     steps = next(x.shape[0] for x, varies in zip(inputs, varying, strict=True) if varies)
     shape = (steps, *type.shape)
@@ -76,7 +80,7 @@ def batched(op: Op, inputs: Sequence[Tensor], varying: Sequence[bool], type: Ten
                 for x, varies in zip(inputs, varying, strict=True)
             )
             return apply(Concat(op.axis + 1), *parts)
-    raise NotImplementedError(f"{op.name} is not known for all steps at once")
+    raise CompileError(f"{op.name} cannot be computed for all steps of a sequence at once")
 
 
 def _aligned(x: Tensor, rank: int) -> Tensor:

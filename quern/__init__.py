@@ -235,7 +235,6 @@ if TYPE_CHECKING:
     from . import nn as nn
     from . import optim as optim
     from .compiler.autodiff import differentiate as differentiate
-    from .compiler.autodiff import differentiate as grad  # noqa: F401
     from .compiler.check import check_gradients as check_gradients
     from .compiler.errors import ArtifactError as ArtifactError
     from .compiler.errors import CompileError as CompileError
@@ -444,6 +443,8 @@ if TYPE_CHECKING:
     from .runtime.artifact import load as load
     from .runtime.executable import Executable as Executable
     from .runtime.profile import profile as profile
+
+    grad = differentiate
 else:  # unseen by type checkers, so that they still find a misspelt name
 
     def __getattr__(name: str) -> object:

@@ -19,6 +19,7 @@ from quern.compiler.loops.ir import (
     Load,
     LoopKind,
     ReduceOp,
+    Stmt,
     Store,
     Var,
 )
@@ -48,8 +49,8 @@ def normal(*shape: int, dtype: type = np.float32, seed: int = 0) -> Array:
     return rng(seed).standard_normal(shape).astype(dtype)
 
 
-def vector(var: Var, extent: int, *body: object, lanes: int = 8) -> For:
-    return For(var, extent, body, VECTOR, lanes)  # type: ignore[arg-type]
+def vector(var: Var, extent: int, *body: Stmt, lanes: int = 8) -> For:
+    return For(var, extent, body, VECTOR, lanes)
 
 
 def pointwise(expr: Expr, buffers: tuple[Buffer, ...], lanes: int) -> Kernel:

@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .instructions import Instructions
+from .memory_instructions import MemoryInstructions
 from .values import (
     BF16,
     F16,
@@ -210,7 +210,7 @@ def _declaration(name: str, types: tuple[Type, ...], attributes: str) -> str:
     return f"declare {returns} @{symbol_text(name)}({listed}) {attributes}".rstrip()
 
 
-class FunctionBuilder(Instructions):
+class FunctionBuilder(MemoryInstructions):
     """One function; instructions go to the end of the current block (`enter` changes it).
 
     Made by `ModuleBuilder.function`. `arguments` are the parameters' values in order.
@@ -362,7 +362,7 @@ class FunctionBuilder(Instructions):
         `loop.carried`, and `loop.update(...)` must be called; after it, `loop.results`. The test is
         at the bottom; a guard in front is left out if the bounds are constants that need none.
         """
-        first, last = self._index(start), self._index(stop)
+        first, last = self.index(start), self.index(stop)
         body, after = self.new_block(name), self.new_block(f"{name}.end")
         known = first.number is not None and last.number is not None
         guarded = not (known and int(first.number or 0) < int(last.number or 0))

@@ -43,7 +43,11 @@ class Composite(Op, abstract=True):
 
 @lru_cache(maxsize=4096)
 def expansion(op: Op, inputs: tuple[TensorType, ...]) -> Graph:
-    """The graph of a composite for inputs of these types: `input0`, … to `output0`, …"""
+    """The graph of a composite for inputs of these types: `input0`, … to `output0`, …
+
+    Raises:
+        NotImplementedError: the operation is a primitive for these inputs.
+    """
     from ..graph import Graph
 
     graph = Graph(op.name)

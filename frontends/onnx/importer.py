@@ -17,11 +17,13 @@ import numpy as np
 
 from ...compiler.errors import OnnxError, QuernError
 from ...compiler.graph import Graph, Origin, Value
-from ...compiler.ops.leaf import Input, Leaf
+from ...compiler.ops.leaf import Input
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array, DType, TensorType
 from . import operators as operators
 from .call import OPERATORS, Call, Operand, Result, Weight
+from .contents import Contents, DataDependentError
+from .definitions import definition, without
 from .naming import node_name, sanitized
 from .proto import (
     MOST_BYTES,
@@ -31,7 +33,6 @@ from .proto import (
     attribute_value,
     onnx_package,
     to_array,
-    type_proto,
 )
 
 Scope = ChainMap[str, Operand]
@@ -63,13 +64,13 @@ class Importer:
     graph: Graph
     titles: dict[str, str] = field(default_factory=dict)
     _tensors: dict[int, tuple[Operand, Tensor]] = field(default_factory=dict)
-    _known: dict[Value, Array] = field(default_factory=dict)
     _frames: list[_Frame] = field(default_factory=list)
     _count: int = 0
 
     def __post_init__(self) -> None:
         self._functions = {(f.domain, f.name): f for f in self.model.functions}
         self._versions = _versions(self.model.opset_import)
+        self._contents = Contents(self.graph)
 
     # -- graphs and nodes --------------------------------------------------------------------------
 
@@ -198,11 +199,11 @@ class Importer:
         imported = OPERATORS.get((domain, node.op_type))
         if imported is not None:
             return imported(call)
-        definition = _definition(node, call, domain)
-        if definition is None:
+        body = definition(node, call, domain)
+        if body is None:
             where = f" of {domain}" if domain else ""
             raise OnnxError(f"there is no operator{where} of that name here")
-        return self._inline(definition, call, frame)
+        return self._inline(body, call, frame)
 
     def _inline(self, function: Any, call: Call, frame: _Frame) -> Result:
         """The results of a function's body."""
@@ -215,7 +216,7 @@ class Importer:
         versions = {**frame.versions, **_versions(function.opset_import)}
         versions.setdefault("", onnx_package().defs.onnx_opset_version())
         left_out = {n for n in function.input if n not in scope}
-        nodes = [_without(node, left_out) for node in function.node]
+        nodes = [without(node, left_out) for node in function.node]
         self.run(nodes, scope, set(function.output), versions, attributes, frame.depth + 1)
         return [scope.get(name) for name in function.output]
 
@@ -262,10 +263,10 @@ class Importer:
             return operand
         if isinstance(operand, Weight):
             return operand.array
-        inputs = self._inputs_of(operand.value)
+        inputs = self._contents.inputs_of(operand.value)
         if inputs:
             raise DataDependentError(what, inputs)
-        return self._evaluate(operand.value)
+        return self._contents.of(operand.value)
 
     def check_size(self, type: TensorType) -> None:
         """
@@ -287,47 +288,9 @@ class Importer:
     def _folded(self, result: Operand | None) -> Operand | None:
         """The contents of a small result of known numbers."""
         if isinstance(result, Tensor) and result.type.size <= _MOST_FOLDED:
-            if not self._inputs_of(result.value):
-                return self._evaluate(result.value)
+            if not self._contents.inputs_of(result.value):
+                return self._contents.of(result.value)
         return result
-
-    def _inputs_of(self, value: Value) -> frozenset[str]:
-        """The inputs of the network that a value depends on."""
-        if value in self._known:
-            return frozenset()
-        seen: set[str] = set()
-        found = set()
-        stack = [value.node]
-        while stack:
-            name = stack.pop()
-            if name in seen:
-                continue
-            seen.add(name)
-            if isinstance(self.graph.node(name).op, Input):
-                found.add(name)
-            stack.extend(v.node for v in self.graph.inputs_of(name))
-        return frozenset(found)
-
-    def _evaluate(self, value: Value) -> Array:
-        stack = [value]
-        while stack:
-            top = stack[-1]
-            missing = [v for v in self.graph.inputs_of(top.node) if v not in self._known]
-            if top in self._known:
-                stack.pop()
-            elif missing:
-                stack.extend(missing)
-            else:
-                node = self.graph.node(top.node)
-                if isinstance(node.op, Leaf):
-                    results: tuple[Array, ...] = (self.graph.data[node.name],)
-                else:
-                    inputs = (self._known[v] for v in self.graph.inputs_of(node.name))
-                    with np.errstate(all="ignore"):
-                        results = node.op.evaluate(*inputs)
-                for output, array in zip(self.graph.outputs_of(node.name), results, strict=True):
-                    self._known[output] = np.asarray(array)
-        return self._known[value]
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -362,31 +325,6 @@ class _Frame:
     versions: Mapping[str, int]
     attributes: Mapping[str, Any]
     depth: int
-
-
-class DataDependentError(OnnxError):
-    """A shape, or something else that must be known at import, depends on inputs of the network.
-
-    Attributes:
-        inputs: names of these inputs; `from_onnx(…, inputs={name: array})` makes them known.
-    """
-
-    def __init__(self, what: str, inputs: Iterable[str], where: str = "") -> None:
-        self.what = what
-        self.inputs = tuple(sorted(inputs))
-        listed = ", ".join(self.inputs)
-        super().__init__(
-            f"{where}{what} must be known at import, it depends on the data of {listed}; "
-            "give an array for it by inputs={…}"
-        )
-
-    def within(self, where: str) -> DataDependentError:
-        """The same error, naming the node."""
-        if self.located:
-            return self
-        error = DataDependentError(self.what, self.inputs, f"{where}: ")
-        error.located = True
-        return error
 
 
 def _located(where: str, error: QuernError) -> OnnxError:
@@ -427,63 +365,3 @@ def _read_by(node: NodeProto) -> set[str]:
                 names |= _read_by(inner)
             names |= {v.name for v in graph.output}
     return names
-
-
-def _definition(node: NodeProto, call: Call, domain: str) -> Any:
-    """The operator's definition by other operators, where ONNX gives one."""
-    onnx = onnx_package()
-    try:
-        schema = onnx.defs.get_schema(node.op_type, call.version, domain)
-    except onnx.defs.SchemaError:
-        return None
-    function = onnx.FunctionProto()
-    if schema.has_function:
-        versions = [v for v in schema.function_opset_versions if v <= call.version]
-        body = schema.get_function_with_opset_version(
-            max(versions or schema.function_opset_versions)
-        )
-    elif schema.has_context_dependent_function:
-        versions = schema.context_dependent_function_opset_versions
-        version = max([v for v in versions if v <= call.version] or versions)
-        types = [
-            type_proto(call.dtype(i), call.shape(i)) if call.has(i) else b""
-            for i in range(len(call.inputs))
-        ]
-        resolved = onnx.NodeProto()
-        resolved.CopyFrom(node)
-        _resolve(resolved, call)
-        body = schema.get_context_dependent_function_with_opset_version(
-            version, resolved.SerializeToString(), types
-        )
-    else:
-        return None
-    function.ParseFromString(body)
-    for name, attribute in schema.attributes.items():
-        known = {a.name for a in function.attribute_proto}
-        if name not in known and attribute.default_value.name:
-            function.attribute_proto.append(attribute.default_value)
-    return function if function.node else None
-
-
-def _resolve(node: NodeProto, call: Call) -> None:
-    """Puts the values of a function's attributes where the node refers to them."""
-    helper = onnx_package().helper
-    kept = [a for a in node.attribute if not a.ref_attr_name]
-    for attribute in node.attribute:
-        if attribute.ref_attr_name and attribute.name in call.attributes:
-            value = call.attributes[attribute.name]
-            kept.append(helper.make_attribute(attribute.name, value))
-    del node.attribute[:]
-    node.attribute.extend(kept)
-
-
-def _without(node: NodeProto, names: set[str]) -> NodeProto:
-    """The node, with inputs of these names left out."""
-    if not names.intersection(node.input):
-        return node
-    copy = onnx_package().NodeProto()
-    copy.CopyFrom(node)
-    for i, name in enumerate(copy.input):
-        if name in names:
-            copy.input[i] = ""
-    return copy

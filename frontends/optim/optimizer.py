@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
@@ -61,7 +62,7 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(ABC):
     """Base of the optimizers.
 
     Arguments:
@@ -129,9 +130,9 @@ class Optimizer:
         """
         return (lr,)
 
+    @abstractmethod
     def descend(self, p: Tensor, g: Tensor, slots: Slots, *scalars: Number) -> Tensor:
         """The next contents of a parameter p with the gradient g."""
-        raise NotImplementedError
 
     # -- what they have in common -----------------------------------------------------------------
 

@@ -7,6 +7,7 @@ Steps are steps of the optimizer (batches): multiply by the number of batches to
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,9 +16,10 @@ from ...compiler.tensor import Tensor
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(ABC):
     """Base of the schedules."""
 
+    @abstractmethod
     def rate(self, base: float, step: Tensor) -> Tensor | float:
         """The learning rate.
 
@@ -25,7 +27,6 @@ class Schedule:
             base: the optimizer's own rate, `lr`.
             step: number of steps done so far, a float64 scalar.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from quern.compiler.errors import QuernError
 from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph
 from quern.compiler.ops.leaf import Input
-from quern.frontends.onnx.importer import DataDependentError
+from quern.frontends.onnx.contents import DataDependentError
 from quern.frontends.onnx.naming import sanitized
 from quern.runtime.executable import Executable
 

@@ -70,4 +70,4 @@ class Pointwise(Op, abstract=True):
 
     def compute(self, *inputs: Array) -> Array:
         """The NumPy meaning; the result is cast to the output's dtype."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has no compute")

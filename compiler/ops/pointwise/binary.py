@@ -26,7 +26,7 @@ class Binary(Pointwise, abstract=True):
 
     def partials(self, a: Tensor, b: Tensor, y: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Give d loss / d a and d loss / d b, in the output's shape."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has no partials")
 
     def gradient(self, inputs: Tensors, outputs: Tensors, signals: Signals) -> Gradients:
         (signal,) = signals

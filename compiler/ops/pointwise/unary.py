@@ -25,7 +25,7 @@ class Unary(Pointwise, abstract=True):
 
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         """dy/dx at each element, from the input and the output."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has no derivative")
 
     def gradient(self, inputs: Tensors, outputs: Tensors, signals: Signals) -> Gradients:
         (signal,) = signals
