@@ -230,14 +230,14 @@ class ExpressionEmitter:
 
     def _staggered(self, op: BinaryOp, a: Result, b: Result) -> Result | None:
         """Sums and multiples of what has its lanes a known distance apart."""
-        if isinstance(b, Staggered) and op in (BinaryOp.ADD, BinaryOp.MUL):
+        if not isinstance(a, Staggered) and op in (BinaryOp.ADD, BinaryOp.MUL):
             a, b = b, a
-        y = self.scope.linear(b)
+        y = b if isinstance(b, Staggered) else self.scope.linear(b)
         if not isinstance(a, Staggered) or y is None:
             return None
         if op is BinaryOp.ADD or op is BinaryOp.SUB:
             return a.plus(y, 1 if op is BinaryOp.ADD else -1)
-        if op is BinaryOp.MUL and y.known is not None:
+        if op is BinaryOp.MUL and isinstance(y, Linear) and y.known is not None:
             return a.times(y.known)
         return None
 
@@ -287,9 +287,13 @@ class ExpressionEmitter:
         modulo = op is BinaryOp.MOD
         if low >= 0 and high < by:
             divided: Result = rest if modulo else Linear()
-        elif not rest.terms:
+        elif scope.facts.multiple(terms := Linear(0, rest.terms)) % by == 0:
             numbers = [rest.const + rest.step * lane for lane in range(scope.lanes)]
             divided = Staggered(Linear(), tuple(n % by if modulo else n // by for n in numbers))
+            if rest.terms and not modulo:
+                bounds = scope.facts.bounds(terms, 1)
+                whole = self._quotient(op, scope.value(terms), by, *bounds)
+                divided = self.integer(BinaryOp.ADD, divided, whole)
         else:
             divided = self._quotient(op, scope.value(rest), by, low, high)
         return self.integer(BinaryOp.ADD, divided, Linear(0, {}, step) if modulo else quotient)

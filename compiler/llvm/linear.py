@@ -79,8 +79,11 @@ class Staggered:
     form: Linear
     lanes: tuple[int, ...]
 
-    def plus(self, other: Linear, sign: int = 1) -> Staggered:
-        """The number plus a form."""
+    def plus(self, other: Linear | Staggered, sign: int = 1) -> Staggered:
+        """The sum with a form, or another one."""
+        if isinstance(other, Staggered):
+            lanes = tuple(n + sign * m for n, m in zip(self.lanes, other.lanes, strict=True))
+            return Staggered(self.form.plus(other.form, sign), lanes)
         lanes = tuple(n + sign * other.step * lane for lane, n in enumerate(self.lanes))
         return Staggered(self.form.plus(other.uniform, sign), lanes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import gcd
 
 from .arithmetic import from_memory, memory_type, to_memory
@@ -143,16 +143,26 @@ def _can_stream(scope: Scope, place: Place, offset: Linear) -> bool:
 
 
 def _load_every_second(scope: Scope, place: Place, offset: Linear) -> Value:
-    """Two vectors that overlap, so that nothing beyond the last lane's element is touched."""
+    """Two vectors side by side if they lie inside of the buffer: odd elements are in the same ones
+    as even elements. Else two that overlap, so that nothing beyond the last lane's is touched.
+    """
     f, lanes = scope.f, scope.lanes
     type = memory_type(place.buffer.dtype, lanes)
     start = offset.uniform
     if offset.step < 0:
         start = start.shifted(2 - 2 * lanes)
-    low = f.load(type, address(scope, place, start))
-    high = f.load(type, address(scope, place, start.shifted(lanes - 1)))
-    # Element 2k is in the first vector up to lanes - 1, and in the second from lanes - 1 on.
-    order = [2 * k if 2 * k < lanes else 2 * k + 1 for k in range(lanes)]
+    odd = start.const % 2
+    pair = start.shifted(-odd)
+    least, most = scope.facts.bounds(pair, 1)
+    whole = place.buffer.gaps is None and least >= 0 and most + 2 * lanes <= place.buffer.size
+    first, apart = (pair, lanes) if whole else (start, lanes - 1)
+    low, high = (
+        f.load(type, address(scope, place, part), _align(scope, place, part))
+        for part in (first, first.shifted(apart))
+    )
+    # Element 2k is in the first vector as far as that goes, and in the second from there on.
+    places = (2 * k + (odd if whole else 0) for k in range(lanes))
+    order = [n if n < lanes else n + lanes - apart for n in places]
     return f.shuffle(low, high, order if offset.step > 0 else order[::-1])
 
 
@@ -168,16 +178,42 @@ def _load_staggered(scope: Scope, place: Place, offset: Staggered) -> Value:
     start = offset.form.shifted(-first)
     order = [first + n for n in offset.lanes]
     is_row = place.strides[-1:] == (1,) and not any(stride % lanes for stride in apart)
-    if place.private or not is_row or scope.facts.multiple(start) % lanes:
-        return _load_lanes(scope, place, offset)
-    if not all(0 <= n < lanes for n in order):
-        return _load_lanes(scope, place, offset)
+    aligned = is_row and scope.facts.multiple(start) % lanes == 0
+    if place.private or not aligned or not all(0 <= n < lanes for n in order):
+        return _load_runs(scope, place, offset)
     row = scope.f.load(
         memory_type(place.buffer.dtype, lanes),
         address(scope, place, start),
         _align(scope, place, start),
     )
     return scope.f.shuffle(row, None, order)
+
+
+def _load_runs(scope: Scope, place: Place, offset: Staggered) -> Value:
+    """Two vectors, of what some lane reads, where that is two runs of neighbours."""
+    runs = _runs(offset.lanes)
+    if place.private or len(runs) != 2 or len(runs[0]) != len(runs[1]):
+        return _load_lanes(scope, place, offset)
+    first, second = (
+        scope.f.load(
+            memory_type(place.buffer.dtype, len(run)),
+            address(scope, place, offset.form.shifted(run[0])),
+        )
+        for run in runs
+    )
+    every = [*runs[0], *runs[1]]
+    return scope.f.shuffle(first, second, [every.index(n) for n in offset.lanes])
+
+
+def _runs(numbers: Iterable[int]) -> list[range]:
+    """Numbers as ranges without gaps."""
+    runs: list[range] = []
+    for n in sorted(set(numbers)):
+        if runs and runs[-1].stop == n:
+            runs[-1] = range(runs[-1].start, n + 1)
+        else:
+            runs.append(range(n, n + 1))
+    return runs
 
 
 def _load_lanes(scope: Scope, place: Place, offset: Result) -> Value:

@@ -1,7 +1,7 @@
 """The transposes of pooling.
 
-Where the lanes of vectors are channels of a block, each place adds up what the windows that it is
-in have for it (`_gathered`). Else a plane of zeros gets what the windows have for its places.
+Where windows are small, each place adds up what the windows that it is in have for it. Else a plane
+of zeros gets what the windows have for its places.
 
 Planes are independent, hence parallel; inside of one the order is fixed, so that the sums are the
 same for any number of threads.
@@ -9,31 +9,24 @@ same for any number of threads.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 
 from ..graph import Graph, Value
 from ..group import Group
 from ..llvm.target import Target
 from ..loops import ir
-from ..loops.ir import BinaryOp, Const, Expr, LoopKind, ReduceOp, Space
+from ..loops.ir import Const, Expr, LoopKind, ReduceOp
 from ..ops.pool import MaxPoolGradient, SumPoolGradient
-from ..types import DType
 from .anchored import Anchored
 from .binding import Binding, Lowered
 from .index import Index
 from .pool import clamped_position
-from .slide import Slide, transposed_slides
-from .tile import Span, panels
-from .windows import WindowAxis, guarded, part_number, parts_of, window_axes
+from .pool_places import Places
+from .windows import WindowAxis, guarded, parts_of, window_axes
 
 # Places of a window up to which each place asks for all windows that it may be in.
 _GATHERED = 25
-# Neighbouring places of a row that share windows.
-_TOGETHER = 4
 
 
 def lower_pool_gradient(graph: Graph, group: Group, target: Target) -> Lowered:
@@ -65,175 +58,12 @@ class Unpooling(Anchored):
     def lower(self) -> Lowered:
         plane = (self.binding.var("n"), self.binding.var("c"))
         loops = tuple(zip(plane, self.shape, strict=False))
-        if self._in_channels:
-            body = ir.loop_nest(loops, self._gathered(plane), LoopKind.PARALLEL)
+        if self.op.window.size <= _GATHERED:
+            body = ir.loop_nest(loops, Places(self, plane).loops(), LoopKind.PARALLEL)
             return self.binding.finish(body, "places gather from windows")
         add = self._picked if isinstance(self.op, MaxPoolGradient) else self._spread
         body = ir.loop_nest(loops, self._zeros(plane) + add(plane), LoopKind.PARALLEL)
         return self.binding.finish(body, "windows added to planes")
-
-    # -- places that gather -----------------------------------------------------------------------
-
-    @property
-    def _in_channels(self) -> bool:
-        """Whether the last axis is not pooled, and the windows are small."""
-        *outer, last = self.axes
-        return bool(outer) and last.is_trivial and math.prod(a.kernel for a in outer) <= _GATHERED
-
-    def _gathered(self, plane: Index, chosen: Sequence[tuple[Slide, Expr, bool]] = ()) -> ir.Block:
-        """Loops over the places along the axes that are left.
-
-        Arguments:
-            plane: sample and channel.
-            chosen: of the axes before: a slide, the number of its place, and whether windows that
-                are read there may not exist.
-        """
-        axis = len(chosen)
-        slides = transposed_slides(self.op.window, self.op.spatial)[axis]
-        if axis == len(self.axes) - 2:
-            return self._row(plane, chosen, slides)
-        body: ir.Block = ()
-        for slide in slides:
-            for span, checked in self._spans(slide, self.axes[axis].windows):
-                var = self.binding.var("i")
-                inside = self._gathered(plane, [*chosen, (slide, var + span.start, checked)])
-                body += (ir.For(var, span.length, inside),)
-        return body
-
-    def _spans(self, slide: Slide, windows: int) -> list[tuple[Span, bool]]:
-        """The places of a slide, and whether some of their windows do not exist."""
-        low, high = slide.reads(1)
-        start = min(max(-low, 0), slide.count)
-        stop = max(min(windows - high + 1, slide.count), start) if slide.taps else slide.count
-        found = [
-            (Span(0, start), True),
-            (Span(start, stop - start), False),
-            (Span(stop, slide.count - stop), True),
-        ]
-        return [(span, checked) for span, checked in found if span.length]
-
-    def _row(
-        self, plane: Index, chosen: Sequence[tuple[Slide, Expr, bool]], slides: Sequence[Slide]
-    ) -> ir.Block:
-        """All places of a row: most are neighbours whose windows exist."""
-        windows = self.axes[-2].windows
-        whole = [
-            next((span for span, checked in self._spans(s, windows) if not checked), Span(0, 0))
-            for s in slides
-        ]
-        start = max(span.start for span in whole)
-        stop = max(min(span.start + span.length for span in whole), start)
-        if any(checked for _, _, checked in chosen):
-            start = stop = 0
-        body: ir.Block = ()
-        most = _TOGETHER if any(slide.taps > 1 for slide in slides) else 1
-        for group in panels(stop - start, most):
-            number, loops = self.binding.loop("j", group.count)
-            first = number * group.length + (start + group.start)
-            body += ir.loop_nest(loops, self._group(plane, chosen, slides, first, group.length))
-        for slide in slides:
-            for span in (Span(0, min(start, slide.count)), Span(stop, slide.count - stop)):
-                if span.length > 0:
-                    var = self.binding.var("j")
-                    inside = self._place(plane, [*chosen, (slide, var + span.start, True)])
-                    body += (ir.For(var, span.length, inside),)
-        return body
-
-    def _group(
-        self,
-        plane: Index,
-        chosen: Sequence[tuple[Slide, Expr, bool]],
-        slides: Sequence[Slide],
-        first: Expr,
-        count: int,
-    ) -> ir.Block:
-        """Neighbouring places of all slides of a row, which share the windows that they are in."""
-        lane, elements = self.binding.var("v"), self.binding.elements()
-        result = self.binding.outputs[self.result]
-        windows: dict[tuple[tuple[int, ...], int], tuple[Expr, Expr]] = {}
-        rows = list(product(*(range(slide.taps) for slide, _, _ in chosen)))
-        outer = tuple(slide.output_place(number) for slide, number, _ in chosen)
-        body: ir.Block = ()
-
-        def window(taps: tuple[int, ...], offset: int) -> tuple[Expr, Expr]:
-            """What a window has, and where it goes."""
-            if (taps, offset) not in windows:
-                places = (
-                    s.input_place(n, ir.index(t)) for (s, n, _), t in zip(chosen, taps, strict=True)
-                )
-                index = (*plane, *places, first + offset, lane)
-                value = position = elements.at(self.inputs[0], index)
-                if isinstance(self.op, MaxPoolGradient):
-                    position = elements.at(self.inputs[1], index)
-                    if position.dtype is not DType.INT32:
-                        position = elements.name(ir.Cast(position, DType.INT32), "part")
-                windows[taps, offset] = value, position
-            return windows[taps, offset]
-
-        for number, slide in product(range(count), slides):
-            total: Expr = Const(0.0, result.dtype)
-            for taps, tap in product(rows, range(slide.taps)):
-                value, position = window(taps, number + tap * slide.dilation + slide.first)
-                parts = [
-                    s.kernel_place(ir.index(t)) for (s, _, _), t in zip(chosen, taps, strict=True)
-                ]
-                parts += [slide.kernel_place(ir.index(tap)), ir.index(0)]
-                part = part_number(self.axes, tuple(parts))
-                assert isinstance(part, Const)
-                if isinstance(self.op, MaxPoolGradient):
-                    value = self._where_picked(position, int(part.value), value)
-                first_one = isinstance(total, Const)
-                total = elements.name(value if first_one else total + value, "total")
-            place = (*plane, *outer, slide.output_place(first + number), lane)
-            body += (*elements.take_block(), ir.Store(result, place, total))
-        return (ir.For(lane, self.shape[-1], body, LoopKind.VECTOR, self.lanes),)
-
-    def _place(self, plane: Index, chosen: Sequence[tuple[Slide, Expr, bool]]) -> ir.Block:
-        """A place of all channels of a block."""
-        lane = self.binding.var("v")
-        dtype = self.binding.outputs[self.result].dtype
-        total = self.binding.local("total", (), dtype, Space.REGISTER)
-        zero = Const(0.0, dtype)
-        body: ir.Block = (ir.Alloc(total), ir.Store(total, (), zero))
-        for taps in product(*(range(slide.taps) for slide, _, _ in chosen)):
-            each = list(zip(chosen, taps, self.axes, strict=False))
-            windows = tuple(
-                slide.input_place(place, ir.index(t)) for (slide, place, _), t, _ in each
-            )
-            conditions = [
-                (window >= 0) & (window < axis.windows)
-                for window, ((_, _, checked), _, axis) in zip(windows, each, strict=True)
-                if checked
-            ]
-            parts = tuple(slide.kernel_place(ir.index(t)) for (slide, _, _), t, _ in each)
-            number = part_number(self.axes, (*parts, ir.index(0)))
-            elements = self.binding.elements()
-            index = (*plane, *windows, lane)
-            value = elements.at(self.inputs[0], index)
-            if isinstance(self.op, MaxPoolGradient):
-                assert isinstance(number, Const)
-                position = elements.at(self.inputs[1], index)
-                value = self._where_picked(position, int(number.value), value)
-            add = ir.Accumulate(total, (), ReduceOp.ADD, value)
-            body += guarded(conditions, (*elements.take_block(), add))
-        place = tuple(slide.output_place(number) for slide, number, _ in chosen)
-        result = self.binding.outputs[self.result]
-        body += (ir.Store(result, (*plane, *place, lane), ir.Load(total, ())),)
-        return (ir.For(lane, self.shape[-1], body, LoopKind.VECTOR, self.lanes),)
-
-    def _where_picked(self, position: Expr, part: int, value: Expr) -> Expr:
-        """The value where the position, which is kept inside of a window, is a part."""
-        last = self.op.window.size - 1
-        if not last:
-            return value
-        number = Const(part, position.dtype)
-        if part == 0:
-            here = ir.Binary(BinaryOp.LE, position, number)
-        elif part == last:
-            here = ir.Binary(BinaryOp.LE, number, position)
-        else:
-            here = ir.Binary(BinaryOp.EQ, position, number)
-        return ir.Select(here, value, Const(0.0, value.dtype))
 
     # -- windows that add -------------------------------------------------------------------------
 
