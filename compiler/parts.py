@@ -17,7 +17,7 @@ from functools import cached_property
 
 from .graph import Graph, Value
 from .group import Group, storage
-from .ops.leaf import Leaf
+from .ops.leaf import Input, Leaf
 from .ops.movement import Concat, Slice
 from .types import Shape, restrided, row_major_strides
 
@@ -157,7 +157,8 @@ class _Finder:
         (result,) = group.outputs
         (source,) = self.graph.inputs_of(result.node)
         base = storage(self.graph, source)
-        if not self._in_arena(base) or result in self.places:
+        is_input = isinstance(self.graph.producer(base).op, Input)
+        if not (is_input or self._in_arena(base)) or result in self.places:
             return
         place = self._place(base, source)
         if place is None:

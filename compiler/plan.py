@@ -189,13 +189,17 @@ class Planner:
         block.last = max(block.last, number)
 
     def _add_part(self, value: Value, part: Part, until: int) -> None:
-        """Makes the block of a part, which the whole has to outlast."""
-        outer, type = self.blocks[part.whole], self.graph.type_of(value)
-        outer.last = max(outer.last, until)
+        """Finds where a part is: in an input, or in a block that has to outlast it."""
+        type = self.graph.type_of(value)
         pairs = zip(type.shape, part.strides, strict=True)
         span = (1 + sum((extent - 1) * stride for extent, stride in pairs)) * type.dtype.size
-        inside = outer, part.begin * type.dtype.size
-        self.blocks[value] = Block(str(value), span, outer.first, until, inside=inside)
+        begin = part.begin * type.dtype.size
+        if isinstance(self.graph.producer(part.whole).op, Input):
+            self.owners[value] = Slot(SlotKind.INPUT, part.whole.node, span, begin)
+            return
+        outer = self.blocks[part.whole]
+        outer.last = max(outer.last, until)
+        self.blocks[value] = Block(str(value), span, outer.first, until, inside=(outer, begin))
 
     def _last_reads(self) -> dict[Value, int]:
         last: dict[Value, int] = {}

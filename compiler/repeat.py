@@ -37,7 +37,8 @@ def lower_recurrence(graph: Graph, group: Group, lower: Lower) -> Repeat:
     node = graph.node(group.nodes[0])
     assert isinstance(node.op, Recurrence)
     body = _named(node.op.body.graph, node)
-    return _Loop(graph, group, node, node.op, body, lower(body, partition(body))).build()
+    kernels = lower(body, partition(body, has_parts=False))
+    return _Loop(graph, group, node, node.op, body, kernels).build()
 
 
 def _named(body: Graph, node: Node) -> Graph:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..compiler.graph import Graph
 
 FORMAT = "quern"
-VERSION = 3
+VERSION = 4
 """Of the parts and what is in them; another one for every change."""
 STATE, CONSTANTS = "state.safetensors", "constants.safetensors"
 

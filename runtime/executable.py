@@ -207,8 +207,8 @@ class Executable:
         results = [_empty(*form) for form in self._forms]
         arrays += results
         with self._lock:
-            for number, places in self._pointed:
-                places.put(address(arrays[number]))
+            for number, offset, places in self._pointed:
+                places.put(address(arrays[number]) + offset)
             self._run(timestamps)
             for source, target in self._copies:
                 raw = arrays[source] if isinstance(source, int) else source
@@ -357,8 +357,8 @@ class Executable:
                 for i, (name, _) in enumerate(self.program.outputs)
             },
         }
-        # What each run has to point at: numbers of inputs, then of outputs.
-        self._pointed: list[tuple[int, Places]] = []
+        # What each run has to point at: numbers of inputs, then of outputs, and bytes from there.
+        self._pointed: list[tuple[int, int, Places]] = []
         base = address(self._arena)
         for slot, places in zip(self.program.slots, self._tables.slots, strict=True):
             if slot.kind is SlotKind.ARENA:
@@ -368,7 +368,7 @@ class Executable:
             elif slot.kind is SlotKind.CONSTANT:
                 places.put(address(self._constants[slot.name]))
             else:
-                self._pointed.append((outside[slot.kind, slot.name], places))
+                self._pointed.append((outside[slot.kind, slot.name], slot.offset, places))
         # What each run has to copy: a number or an array, and the number of the output.
         names = [name for name, _ in self.program.outputs]
         self._copies: list[tuple[int | Array, int]] = []

@@ -29,7 +29,7 @@ class Slot:
         kind: who owns it.
         name: of the input, output, state or constant; of the value, in the arena.
         nbytes: its size.
-        offset: in the arena.
+        offset: in the arena, or in an input.
     """
 
     kind: SlotKind

@@ -197,6 +197,11 @@ def check_contents(plan: Plan) -> None:
             if slot.kind is SlotKind.ARENA:
                 wanted = contents.of(value).reshape(-1, 1)
                 assert (arena[where[i]] == wanted).all(), f"{call.name} does not find {value}"
+            elif slot.kind is SlotKind.INPUT:
+                tokens = contents.of(Value(slot.name)).reshape(-1)
+                given = np.repeat(tokens, buffers[i].dtype.size)[where[i]]
+                wanted = contents.of(value).reshape(-1, 1)
+                assert (given == wanted).all(), f"{value} is not in {slot}"
             else:
                 assert owned.get((slot.kind, slot.name)) == value, f"{value} is not in {slot}"
         scratch = range(len(arguments), len(slots))

@@ -218,6 +218,21 @@ def test_all_parts_but_the_last_are_computed_again() -> None:
     assert len(first.results) == 1, "what is forgotten is not given"
 
 
+def test_code_does_not_grow_with_the_number_of_parts() -> None:
+    lstm = nn.LSTM(INPUT, HIDDEN)
+
+    def kernels(steps: int) -> int:
+        traced = qn.trace(
+            lambda x: {"loss": (lstm(x)[0] ** 2).mean()},
+            qn.spec(steps, BATCH, INPUT),
+            training=True,
+        )
+        step = build_training_step(traced, "loss", SGD(0.1))
+        return len(qn.compile(step, workers=1, checkpoint_every=16).image.objects)
+
+    assert kernels(192) == kernels(96)
+
+
 def test_computing_again_costs_less_than_a_forward_pass() -> None:
     step = training_step("lstm")
     plain, again = graph_flops(prepared(step, None)), graph_flops(prepared(step, 10))

@@ -20,7 +20,7 @@ from ..graph import Graph, Node, Phase, Value
 from ..group import Group, storage
 from ..ops import movement as mv
 from ..ops.blocked import BlockedConv
-from ..ops.leaf import Leaf
+from ..ops.leaf import Constant, Leaf, State
 from ..ops.linear import MatMul
 from ..ops.pool import MaxPool
 from ..ops.reduce import Reduction
@@ -34,14 +34,20 @@ _REMAT_DEPTH = 4
 _MAX_FLOATING = 16
 
 
-def partition(graph: Graph) -> tuple[Group, ...]:
-    """The groups of a graph of primitives, each after the groups whose results it reads."""
-    return _Partition(graph).run()
+def partition(graph: Graph, *, has_parts: bool = True) -> tuple[Group, ...]:
+    """The groups of a graph of primitives, each after the groups whose results it reads.
+
+    Arguments:
+        graph: the graph.
+        has_parts: whether values may lie in others, as `parts.py` finds.
+    """
+    return _Partition(graph, has_parts).run()
 
 
 @dataclass
 class _Partition:
     graph: Graph
+    has_parts: bool
     drafts: list[Draft] = field(default_factory=list)
     home: dict[str, int] = field(default_factory=dict)
     stored: dict[Value, None] = field(default_factory=dict)
@@ -146,12 +152,28 @@ class _Partition:
         )
 
     def _through_strides(self, value: Value) -> Value:
-        """What a product reads with other strides, seen through transposes and slices."""
+        """What a product reads with other strides, seen through transposes and slices; but rows of
+        what is no parameter are read where they are, by the same kernel wherever that is.
+        """
         node = self.graph.producer(value)
         while isinstance(node.op, mv.Transpose | mv.Slice) and node.name not in self.home:
+            if isinstance(node.op, mv.Slice) and self._are_rows(node, node.op):
+                break
             (value,) = self.graph.inputs_of(node.name)
             node = self.graph.producer(value)
         return value
+
+    def _are_rows(self, node: Node, op: mv.Slice) -> bool:
+        """Whether a slice is cut along the first axis alone, from an input or a computed value."""
+        (source,) = self.graph.inputs_of(node.name)
+        lasting = self.graph.producer(storage(self.graph, source)).op
+        whole = self.graph.type_of(source).shape
+        return (
+            self.has_parts
+            and node.types[0].shape[1:] == whole[1:]
+            and set(op.step) == {1}
+            and not isinstance(lasting, State | Constant)
+        )
 
     def _join_windows(self, node: Node) -> bool:
         """Puts windows behind the convolution that nothing else reads."""
