@@ -43,6 +43,10 @@ class QuernError(Exception):
         return self.bare or self
 
 
+class UnknownAttributeError(QuernError, AttributeError):
+    """An object has no attribute of that name."""
+
+
 class ShapeError(QuernError):
     """Shapes or attributes of an operation do not fit each other."""
 

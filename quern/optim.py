@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .compiler.training import build_training_step
+from .frontends.optim import schedules as lr_scheduler
 from .frontends.optim.optimizer import Optimizer
 from .frontends.optim.optimizers import (
     SGD,
@@ -64,4 +65,5 @@ __all__ = [
     "SequentialLR",
     "StepLR",
     "build_training_step",
+    "lr_scheduler",
 ]

@@ -11,7 +11,7 @@ import pytest
 
 import quern as qn
 from quern import nn, optim
-from quern.compiler.errors import GradientError, UsageError
+from quern.compiler.errors import GradientError, QuernError, UsageError
 from quern.nn import functional as F
 
 X = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
@@ -226,3 +226,74 @@ def test_a_step_on_a_batch_of_transitions() -> None:
     assert losses[-1] < losses[0] / 2
     model.target.load_state_dict(model.q.state_dict())
     assert trainer.step(batch, np.zeros(8, np.float32))["loss"] != losses[-1]
+
+
+# -- what there is not, and what is said then -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: x.add_(1), r"tensors do not change, there is no add_; write x = x\.add"),
+        (lambda x: x.backward(), "Trainer takes gradients"),
+        (lambda x: x.cuda(), "run on the CPU"),
+        (lambda x: x.nonzero(), "shape would depend on data"),
+        (lambda x: x.no_such_thing, "has no 'no_such_thing'"),
+        (lambda x: x.__setitem__(0, 1.0), "cannot be assigned, tensors do not change"),
+    ],
+)
+def test_tensors_say_what_to_write_instead(function: Any, said: str) -> None:
+    with pytest.raises(QuernError, match=said):
+        qn.trace(function, qn.spec(X))
+
+
+def test_attributes_that_there_are_not_can_be_asked_for() -> None:
+    def network(x: Any) -> Any:
+        assert not hasattr(x, "grad_fn")
+        assert x.device == "cpu"
+        return x.cpu()
+
+    qn.trace(network, qn.spec(X))
+
+
+def test_optimizers_and_schedules_are_descriptions() -> None:
+    net = nn.Linear(3, 2)
+    with pytest.raises(UsageError, match=r"Trainer\(model, optimizer=Adam\(lr\)\)"):
+        optim.Adam(net.parameters(), lr=1e-3)
+    with pytest.raises(UsageError, match=r"SGD\(lr, schedule=StepLR\(…\)\)"):
+        optim.lr_scheduler.StepLR(optim.SGD(0.1), 30)
+    assert optim.SGD(1, schedule=optim.lr_scheduler.StepLR(30)).lr_at(30) == pytest.approx(0.1)
+
+
+def test_there_is_one_device() -> None:
+    net = nn.Linear(3, 2)
+    assert net.to("cpu") is net.cpu() is net
+    net.zero_grad()
+    for move in (net.cuda, lambda: net.to("cuda:0")):
+        with pytest.raises(UsageError, match="run on the CPU"):
+            move()
+
+
+def test_contents_of_parameters_are_given_anew() -> None:
+    layer = nn.Linear(3, 2)
+    with qn.no_grad():
+        layer.weight.fill_(2.0)
+        layer.bias.copy_([1, -1])
+    np.testing.assert_allclose(layer(X), 2 * X.sum(1, keepdims=True) + [1, -1], rtol=1e-5)
+    assert not layer.bias.zero_().data.any()
+
+
+def test_variances_with_and_without_bias() -> None:
+    def network(x: Any) -> Any:
+        return x.var(1, unbiased=False), qn.std(x, dim=1)
+
+    biased, deviation = qn.interpret(qn.trace(network, qn.spec(X)), X)
+    np.testing.assert_allclose(biased, X.var(1), rtol=1e-5)
+    np.testing.assert_allclose(deviation, X.std(1, ddof=1), rtol=1e-5)
+
+
+def test_rows_without_a_label_are_learned_around() -> None:
+    labels = np.array([0, 2, -100, 1])
+    trainer = qn.Trainer(nn.Linear(3, 3), loss="cross_entropy", optimizer=optim.SGD(0.1))
+    expected = F.cross_entropy(trainer.model(X)[labels >= 0], labels[labels >= 0])
+    assert trainer.step(X, labels)["loss"] == pytest.approx(float(expected), rel=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
-from ..errors import ShapeError, UsageError
+from ..errors import ShapeError, UnknownAttributeError, UsageError
 from ..ops import linear
 from ..ops import pointwise as pw
 from ..ops.base import apply
@@ -88,6 +88,32 @@ class Tensor:
             f"the numbers of {self.value} are not known before the network runs; return it from "
             "forward, or compile the network and look at what it gives"
         )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """
+        Raises:
+            UnknownAttributeError: what to write in place of what PyTorch has there.
+        """
+        raise UnknownAttributeError(_advice(type(self), name))
+
+    def __setitem__(self, key: object, value: object) -> NoReturn:
+        """
+        Raises:
+            UsageError: always; tensors do not change.
+        """
+        raise UsageError(
+            f"elements of {self.value} cannot be assigned, tensors do not change; make a new one "
+            "with where, masked_fill, scatter, cat or stack"
+        )
+
+    @property
+    def device(self) -> str:
+        """Where it is: always "cpu"."""
+        return "cpu"
+
+    def cpu(self) -> Tensor:
+        """Itself."""
+        return self
 
     def constant(self, value: Scalar) -> Tensor:
         """A scalar constant of this tensor's dtype."""
@@ -280,3 +306,25 @@ class Tensor:
     float = pointwise.converter(DType.FLOAT32)
     int = pointwise.converter(DType.INT32)
     long = pointwise.converter(DType.INT64)
+
+
+_ADVICE = {
+    "backward": "a qn.Trainer takes gradients, and qn.grad(graph) and qn.autograd.grad(y, x) do",
+    "grad": "qn.grad(graph) and qn.autograd.grad(y, x) give gradients",
+    "cuda": "networks run on the CPU",
+    "numpy": "return it from forward, or call the compiled network, to see its numbers",
+    "tolist": "return it from forward, or call the compiled network, to see its numbers",
+    "data": "detach() has the same values without a gradient",
+} | dict.fromkeys(
+    ("nonzero", "masked_select", "unique", "argwhere"),
+    "its shape would depend on data; use where(mask, a, b), masked_fill or topk",
+)
+
+
+def _advice(kind: type[Tensor], name: str) -> str:
+    """What is said to whoever asks for an attribute that there is not."""
+    plain = name.removesuffix("_")
+    if plain != name and not name.startswith("_") and hasattr(kind, plain):
+        return f"tensors do not change, there is no {name}; write x = x.{plain}(…)"
+    advice = _ADVICE.get(name)
+    return f"a tensor of a network has no {name!r}" + (f": {advice}" if advice else "")

@@ -182,17 +182,34 @@ def count_nonzero(self: Tensor, dim: Axes = None) -> Tensor:
 # -- statistics -----------------------------------------------------------------------------------
 
 
-def var(self: Tensor, dim: Axes = None, *, correction: float = 1, keepdim: bool = False) -> Tensor:
-    """Variance over axes; the sum of squares is divided by the count less the correction."""
+def var(
+    self: Tensor,
+    dim: Axes = None,
+    *,
+    correction: float = 1,
+    keepdim: bool = False,
+    unbiased: bool | None = None,
+) -> Tensor:
+    """Variance over axes; the sum of squares is divided by the count less the correction, which is
+    1 or 0 for `unbiased` True or False.
+    """
+    correction = correction if unbiased is None else float(unbiased)
     axes = normalize_axes(dim, self.rank)
     count = math.prod(self.shape[d] for d in axes) - correction
     centred = self - self.mean(axes, keepdims=True)
     return (centred * centred).sum(axes, keepdim) * (1 / count if count > 0 else math.nan)
 
 
-def std(self: Tensor, dim: Axes = None, *, correction: float = 1, keepdim: bool = False) -> Tensor:
+def std(
+    self: Tensor,
+    dim: Axes = None,
+    *,
+    correction: float = 1,
+    keepdim: bool = False,
+    unbiased: bool | None = None,
+) -> Tensor:
     """Square root of the variance over axes."""
-    return var(self, dim, correction=correction, keepdim=keepdim).sqrt()
+    return var(self, dim, correction=correction, keepdim=keepdim, unbiased=unbiased).sqrt()
 
 
 def norm(self: Tensor, p: float | str = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:

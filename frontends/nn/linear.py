@@ -101,12 +101,18 @@ class Embedding(Layer):
 
     Arguments:
         padding_idx: this row starts as zeros and gets no gradient.
+        sparse: the gradient is the same, whether or not.
     """
 
     weight: Parameter
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        sparse: bool = False,
     ) -> None:
         super().__init__()
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:

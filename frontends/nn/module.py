@@ -321,7 +321,15 @@ class Module:
         return self
 
     def to(self, dtype: DType | str) -> Self:
-        """Converts all float parameters and buffers to another float type."""
+        """Converts all float parameters and buffers to another float type; "cpu" is where all are.
+
+        Raises:
+            UsageError: another device, or a type that is not of floats.
+        """
+        if isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda", "mps", "xpu"):
+            if dtype == "cpu":
+                return self
+            raise UsageError(f"there is no device {dtype}; networks run on the CPU")
         wanted = DType.of(dtype)
         if not wanted.is_float:
             raise UsageError(f"a network's parameters are floats, they cannot become {wanted}")
@@ -329,6 +337,20 @@ class Module:
             if state.dtype.is_float:
                 state.data = state.data.astype(wanted.numpy, copy=False)
         return self
+
+    def cpu(self) -> Self:
+        """Itself."""
+        return self.to("cpu")
+
+    def cuda(self, device: object = None) -> Self:
+        """
+        Raises:
+            UsageError: always; networks run on the CPU.
+        """
+        return self.to("cuda")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Nothing: every step has gradients of its own."""
 
     def float(self) -> Self:
         """Converts all float parameters and buffers to float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -55,6 +55,19 @@ class State(Tensor):
     def numpy(self) -> Array:
         """The contents."""
         return self.data
+
+    def copy_(self, source: object) -> Self:
+        """Takes other contents, broadcast to its shape. Like all that end in _, not in forward."""
+        self.data[...] = np.asarray(source)
+        return self
+
+    def fill_(self, value: float) -> Self:
+        """One number everywhere."""
+        return self.copy_(value)
+
+    def zero_(self) -> Self:
+        """0 everywhere."""
+        return self.fill_(0.0)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype=dtype, copy=copy)

@@ -87,6 +87,15 @@ class Optimizer(ABC):
     # Options that are about all parameters at once, and cannot differ between groups.
     _common: ClassVar[frozenset[str]] = frozenset({"groups", "clip_grad_norm", "clip_grad_value"})
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if args and not isinstance(args[0], int | float):
+            raise UsageError(
+                f"{cls.__name__} is a description that does not take parameters; write "
+                f"Trainer(model, optimizer={cls.__name__}(lr)), parameters= for some alone, and "
+                'groups={"*.bias": {"lr": …}} for options of their own'
+            )
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         self.check()
         own = {f.name for f in fields(self)} - self._common

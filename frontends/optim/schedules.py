@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from ...compiler.errors import UsageError
 from ...compiler.tensor import Tensor
@@ -18,6 +19,14 @@ from ...compiler.tensor import Tensor
 @dataclass(frozen=True)
 class Schedule(ABC):
     """Base of the schedules."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if args and hasattr(args[0], "schedule"):
+            raise UsageError(
+                f"{cls.__name__} does not take an optimizer, an optimizer takes it: "
+                f"{type(args[0]).__name__}(lr, schedule={cls.__name__}(…))"
+            )
+        return super().__new__(cls)
 
     @abstractmethod
     def rate(self, base: float, step: Tensor) -> Tensor | float:

@@ -34,9 +34,16 @@ def named_arrays(inputs: Inputs, targets: Array) -> list[tuple[str, Array]]:
     return [*named, ("targets", targets)]
 
 
-def check_labels(labels: Array, class_count: int, where: str) -> None:
-    """Refuse labels outside [0, class_count), naming `where`, the row and the label."""
-    bad = np.flatnonzero((labels < 0) | (labels >= class_count))
+# What loss functions leave out by default, as in PyTorch.
+IGNORED = -100
+
+
+def check_labels(labels: Array, class_count: int, where: str, ignored: int | None = None) -> None:
+    """Refuse labels outside [0, class_count) other than `ignored`, naming `where`, the row and the
+    label.
+    """
+    outside = (labels < 0) | (labels >= class_count)
+    bad = np.flatnonzero(outside if ignored is None else outside & (labels != ignored))
     if bad.size:
         raise DataError(
             f"{where}: expected labels from 0 to {class_count - 1}, "
@@ -59,8 +66,9 @@ class Dataset:
     """Rows for training or evaluation, immutable: the arrays are held as read-only views.
 
     `inputs` is one array (N, ...) or a dict of them by input name; `targets` is (N, ...), and for
-    classification int64 labels (N,) in [0, class_count). `class_count` and `class_names` are None
-    where they are not known, as in regression. `name` is what error messages call the data.
+    classification int64 labels (N,) in [0, class_count), or -100 where there is none.
+    `class_count` and `class_names` are None where they are not known, as in regression. `name` is
+    what error messages call the data.
     Raises DataError when row counts disagree, a dtype is not numeric or a label is out of range.
     """
 
@@ -101,7 +109,7 @@ class Dataset:
                     f"{self.name}: expected integer labels (N,) as targets of "
                     f"{self.class_count} classes, found {_describe(self.targets)}"
                 )
-            check_labels(self.targets, self.class_count, self.name)
+            check_labels(self.targets, self.class_count, self.name, IGNORED)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -190,7 +198,7 @@ def from_arrays(
 
     Integer targets (N,) are class labels: they become int64, and the class count is the number of
     `class_names` or else the largest label plus one. Arrays are not copied unless their byte order
-    is foreign. Raises DataError as `Dataset` does, and for negative labels.
+    is foreign. Raises DataError as `Dataset` does, and for negative labels other than -100.
     """
     if isinstance(inputs, Mapping):
         arrays: Inputs = {
@@ -205,7 +213,7 @@ def from_arrays(
         class_count = len(class_names)
     else:
         class_count = max(int(goal.max(initial=0)), 0) + 1
-    check_labels(goal, class_count, name)
+    check_labels(goal, class_count, name, IGNORED)
     names = None if class_names is None else tuple(class_names)
     return Dataset(arrays, goal.astype(np.int64), class_count, names, name)
 
