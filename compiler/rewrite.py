@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from .graph import Graph, Node, Value, merge_origins
+from .graph import Graph, Node, Scope, Value, merge_origins
 from .ops.leaf import Input, Leaf
 from .tensor import Tensor
 
@@ -49,8 +49,10 @@ class Rewriter:
         self.new._reserved.discard(node.name)
         results = None
         if rule is not None:
-            with self.new.scope(prefix=node.name, origins=node.origins, phase=node.phase):
-                results = rule(self, node)
+            outer = self.new._scope
+            self.new._scope = Scope(node.name, node.origins, node.phase)
+            results = rule(self, node)
+            self.new._scope = outer
         if results is None:
             for value in self.keep(node):  # its name is the same
                 self.values[value] = value

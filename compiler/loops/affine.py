@@ -109,6 +109,7 @@ class Algebra:
     def __init__(self) -> None:
         self.atoms: list[Atom] = []
         self._known: dict[object, Form] = {}
+        self._roots: dict[tuple[tuple[int, int], ...], frozenset[int]] = {}
 
     def root(self, low: int, high: int) -> Form:
         """A number of which nothing but its interval is known, different from all others."""
@@ -142,7 +143,11 @@ class Algebra:
 
     def roots(self, form: Form) -> frozenset[int]:
         """The loop variables and data that a form depends on."""
-        return frozenset(r for t, _ in form.terms for r in self.atoms[t].roots)
+        found = self._roots.get(form.terms)
+        if found is None:
+            parts = [self.atoms[t].roots for t, _ in form.terms]
+            found = self._roots[form.terms] = frozenset[int]().union(*parts)
+        return found
 
     def single(self, form: Form) -> tuple[int, Atom] | None:
         """The atom that a form is, if it is one."""

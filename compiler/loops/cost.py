@@ -6,6 +6,8 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from typing import NamedTuple
 
 from .access import Access, Accesses, AccessKind, collect
 from .affine import Form
@@ -107,14 +109,13 @@ def cost(kernel: Kernel, accesses: Accesses | None = None) -> Cost:
 # -- what is executed -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Count:
+class _Count(NamedTuple):
     flops: int = 0
     calls: int = 0
     loads: int = 0
     stores: int = 0
 
-    def __add__(self, other: _Count) -> _Count:
+    def plus(self, other: _Count) -> _Count:
         return _Count(
             self.flops + other.flops,
             self.calls + other.calls,
@@ -131,19 +132,20 @@ class _Count:
 
 
 def _block(block: Block) -> _Count:
-    return sum((_statement(stmt) for stmt in block), _Count())
+    return reduce(_Count.plus, map(_statement, block), _Count())
 
 
 def _statement(stmt: Stmt) -> _Count:
     own = _expressions(expressions(stmt))
     if isinstance(stmt, For):
-        return own + _block(stmt.body).times(max(stmt.extent, 0))
+        return own.plus(_block(stmt.body).times(max(stmt.extent, 0)))
     if isinstance(stmt, If):
-        return own + max(_block(stmt.body), _block(stmt.orelse), key=lambda count: count.work)
+        sides = _block(stmt.body), _block(stmt.orelse)
+        return own.plus(max(sides, key=lambda count: count.work))
     if isinstance(stmt, Store | Accumulate) and stmt.buffer.space is not Space.REGISTER:
-        own += _Count(stores=1, loads=isinstance(stmt, Accumulate))
+        own = own.plus(_Count(stores=1, loads=isinstance(stmt, Accumulate)))
     if isinstance(stmt, Accumulate) and stmt.buffer.dtype.is_float:
-        own += _Count(flops=1)
+        own = own.plus(_Count(flops=1))
     return own
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 from ..graph import Graph, Phase, Value
 from ..group import Group
@@ -67,6 +67,7 @@ def lower_blocked_conv(graph: Graph, group: Group, target: Target) -> Lowered:
     return BlockedGather(binding, Value(group.anchor), flat=bool(shapes)).lower()
 
 
+@cache
 def panel_width(op: BlockedConv, x: TensorType, target: Target) -> int:
     """Channels in a panel of the packed weight with which a convolution is done soonest.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from .contraction import Axis, Tiling
@@ -125,9 +125,11 @@ class Extents:
         taps = math.prod(axis.extent for axis in self.part.taps)
         samples = 1 if self.joins_batch else conv.batch.extent
 
+        @cache
         def pixels(band: int) -> int:
             return math.prod(self.length(axis, band) for axis in self.part.outputs)
 
+        @cache
         def read(band: int) -> int:
             *outer, line = self.reaches(band)
             pixels = line.size if self.is_copied else line.size * line.slide.stride

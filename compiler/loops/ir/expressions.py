@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 from ...types import DType, Shape, row_major_strides
 from .operators import COMPARISONS, INDEX, BinaryOp, Function, Space
@@ -267,19 +269,20 @@ def clamp(value: Expr, low: int, high: int) -> Expr:
 # -- walking --------------------------------------------------------------------------------------
 
 
+_CHILDREN: dict[type[Expr], Callable[[Any], tuple[Expr, ...]]] = {
+    Load: attrgetter("index"),
+    Binary: attrgetter("a", "b"),
+    Call: lambda call: (call.argument,),
+    Select: attrgetter("condition", "a", "b"),
+    Cast: lambda cast: (cast.value,),
+    Var: lambda _: (),
+    Const: lambda _: (),
+}
+
+
 def children(expr: Expr) -> tuple[Expr, ...]:
     """The expressions an expression is made of."""
-    if isinstance(expr, Load):
-        return expr.index
-    if isinstance(expr, Binary):
-        return (expr.a, expr.b)
-    if isinstance(expr, Call):
-        return (expr.argument,)
-    if isinstance(expr, Select):
-        return (expr.condition, expr.a, expr.b)
-    if isinstance(expr, Cast):
-        return (expr.value,)
-    return ()
+    return _CHILDREN[type(expr)](expr)
 
 
 def walk_expr(expr: Expr) -> Iterator[Expr]:

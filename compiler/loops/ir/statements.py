@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 from .expressions import Buffer, Expr, Var
 from .operators import LoopKind, ReduceOp
@@ -129,17 +130,19 @@ def loop_nest(variables: Loops, body: Block, kind: LoopKind = LoopKind.SERIAL) -
 # -- walking --------------------------------------------------------------------------------------
 
 
+_EXPRESSIONS: dict[type[Stmt], Callable[[Any], tuple[Expr, ...]]] = {
+    Store: lambda store: (*store.index, store.value),
+    Accumulate: lambda store: (*store.index, store.value),
+    Prefetch: attrgetter("index"),
+    Let: lambda let: (let.value,),
+    If: lambda branch: (branch.condition,),
+}
+
+
 def expressions(stmt: Stmt) -> tuple[Expr, ...]:
     """The expressions a statement holds itself (not those of nested statements)."""
-    if isinstance(stmt, Store | Accumulate):
-        return (*stmt.index, stmt.value)
-    if isinstance(stmt, Prefetch):
-        return stmt.index
-    if isinstance(stmt, Let):
-        return (stmt.value,)
-    if isinstance(stmt, If):
-        return (stmt.condition,)
-    return ()
+    held = _EXPRESSIONS.get(type(stmt))
+    return held(stmt) if held else ()
 
 
 def nested(stmt: Stmt) -> Block:
