@@ -180,8 +180,14 @@ def test_wrong_shapes() -> None:
     x = random(STEPS, BATCH, INPUT)
     with pytest.raises(ShapeError, match=r"takes \(T, B, I\), or without B, with I = 4, got"):
         module(random(STEPS, BATCH, 9))
-    with pytest.raises(ShapeError, match="initial states h_0, c_0"):
+    with pytest.raises(ShapeError, match=r"takes \(B, T, I\), or without B"):
+        nn.GRU(INPUT, HIDDEN, batch_first=True)(random(BATCH, STEPS, 9))
+    with pytest.raises(ShapeError, match=r"takes \(B, I\), or without B"):
+        nn.GRUCell(INPUT, HIDDEN)(x)
+    with pytest.raises(ShapeError, match="initial states h_0 and c_0, got 1"):
         module(x, random(1, BATCH, HIDDEN))
+    with pytest.raises(ShapeError, match="initial states h_0, got 2"):
+        nn.GRU(INPUT, HIDDEN)(x, hx_of(initial("LSTM", 1)))
     with pytest.raises(ShapeError, match=r"c_0 is .*, it must have the shape \(1, 3, 5\)"):
         module(x, (random(1, BATCH, HIDDEN), random(2, BATCH, HIDDEN)))
     with pytest.raises(ShapeError, match=r"lengths are one a sequence, \(3,\), got int64\[2\]"):

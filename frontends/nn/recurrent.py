@@ -73,8 +73,9 @@ class Recurrent(Layer):
             return tuple(like.constant(0).broadcast_to((*lead, n)) for n in sizes)
         states = (given,) if isinstance(given, Tensor) else given
         if not isinstance(states, Sequence) or len(states) != len(names):
-            wanted = ", ".join(f"{n}_0" for n in names)
-            raise ShapeError(f"{type(self).__name__} takes the initial states {wanted}")
+            wanted = " and ".join(f"{n}_0" for n in names)
+            got = len(states) if isinstance(states, Sequence) else type(given).__name__
+            raise ShapeError(f"{type(self).__name__} takes the initial states {wanted}, got {got}")
         for state, name, size in zip(states, names, sizes, strict=True):
             if state.shape != (*lead, size):
                 raise ShapeError(
@@ -82,12 +83,16 @@ class Recurrent(Layer):
                 )
         return tuple(states)
 
-    def _check_input(self, x: Tensor, rank: int) -> None:
-        if x.rank not in (rank, rank - 1) or x.shape[-1] != self.input_size:
-            axes = "(T, B, I)" if rank == 3 else "(B, I)"
+    def _check_input(self, x: Tensor, *axes: str) -> None:
+        """
+        Raises:
+            ShapeError: the input has neither these axes nor all but B, or another number of
+                features.
+        """
+        if x.rank not in (len(axes), len(axes) - 1) or x.shape[-1] != self.input_size:
             raise ShapeError(
-                f"{type(self).__name__} takes {axes}, or without B, with I = {self.input_size}, "
-                f"got {x.type}"
+                f"{type(self).__name__} takes ({', '.join(axes)}), or without B, "
+                f"with I = {self.input_size}, got {x.type}"
             )
 
 
@@ -140,7 +145,7 @@ class RecurrentLayers(Recurrent):
 
     def _run(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
         """The output and the final states of all layers, in the axes of the input."""
-        self._check_input(x, 3)
+        self._check_input(x, *("BTI" if self.batch_first else "TBI"))
         if x.rank == 2:
             return self._run_one(x, given, lengths)
         x = x.transpose(0, 1) if self.batch_first else x
@@ -321,7 +326,7 @@ class RecurrentCell(Recurrent):
         self.reset_parameters()
 
     def _run(self, x: Tensor, given: object) -> States:
-        self._check_input(x, 2)
+        self._check_input(x, *"BI")
         states = self._as_states(given, x, x.shape[:-1])
         if x.rank == 2:
             return run_cell(self.cell, x, states, self._weights())
