@@ -39,8 +39,15 @@ def test_deep_convolutions_ask_for_weights_and_input() -> None:
     assert asked(512, 128, 32) == {"x", "w"}
 
 
+def test_inputs_that_another_core_may_have_are_asked_for() -> None:
+    assert asked(512, 64, 7) == {"x", "w"}
+    op = BlockedConv(Conv((1, 1), ((0, 0),) * 2, (1, 1), 1), (16, 64, 1, 1), 8)
+    kernel = lowered(op, 64, 18)
+    lines = [s for s in walk(kernel.body) if isinstance(s, Prefetch)]
+    assert [line.buffer.name[0] for line in lines] == ["x"] * 3  # 6 pixels of 32 bytes
+
+
 def test_what_is_copied_or_small_is_not_asked_for() -> None:
-    assert asked(512, 64, 7) == {"w"}
     assert asked(128, 128, 32, kernel=3) == {"w"}
     assert asked(16, 16, 8) == set()
     assert asked(16, 32, 128) == {"x"}
@@ -73,6 +80,7 @@ def test_only_the_taps_that_are_multiplied_are_asked_for() -> None:
     kernel = lowered(BlockedConv(convolution, (128, 128, 3, 3), 8), 128, 14)
     first, *_, last = kernel.body
     for phase, constant in ((first, True), (last, False)):
-        places = [s.index[3:5] for s in walk((phase,)) if isinstance(s, Prefetch)]
+        asked_for = [s for s in walk((phase,)) if isinstance(s, Prefetch)]
+        places = [s.index[3:5] for s in asked_for if s.buffer.name[0] == "w"]
         assert places
         assert all(isinstance(i, Const) and i.value == 1 for p in places for i in p) is constant

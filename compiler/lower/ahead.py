@@ -2,7 +2,8 @@
 
 While a panel of weights is multiplied, the next one comes into the second-level cache, and so does
 the input of the next task: in blocks of channels it lies in as many places as there are blocks,
-which is more than processors follow by themselves. Each tile asks for its share.
+which is more than processors follow by themselves. Each tile asks for its share. Smaller inputs are
+in the caches of the core that wrote them, often another one: each tile asks for the next one's.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import math
 from typing import TYPE_CHECKING
 
 from ..loops import ir
-from ..loops.ir import Expr
+from ..loops.ir import Buffer, Expr
 from .contraction import Block, Place
 
 if TYPE_CHECKING:
     from .blocked_task import Tasks
 
 _LINE = 64
-# Weights of fewer bytes stay in the first-level cache, and inputs of fewer in the second; of half
-# as many where parts of it are read in turn.
+# Weights and inputs of fewer bytes stay in the first-level cache, and inputs of fewer in some
+# second one; of half as many where parts of it are read in turn.
 _NEAR = 32 * 1024
 _FAR = 512 * 1024
 # Cache lines that are asked for at most with one unit of input channels.
@@ -81,15 +82,15 @@ def _weights(tasks: Tasks, tile: Block, place: Place) -> ir.Block:
 
 
 def _input(tasks: Tasks, tile: Block, panel: Expr, place: Place) -> ir.Block:
-    """The input of the next task, or the next chunk of this one's."""
+    """The input of the next task, or the next chunk of this one's; if small, of the next tile."""
     conv = tasks.conv
     source = conv.binding.inputs.get(conv.source)
     if source is None or tasks.is_padded or tasks.joins_batch:
         return ()
+    if source.nbytes < _NEAR or conv.unit != source.shape[-1]:
+        return ()
     if source.nbytes * min(tasks.chunks, 2) < _FAR:
-        return ()
-    if conv.unit != source.shape[-1]:
-        return ()
+        return _next_tile(tasks, tile, place, source)
     number, tiles = _ordinal(tasks, tile)
     *outer, reach = tasks.reaches(tasks.cut.rows)
     pixels = reach.size * math.prod(each.size for each in outer)
@@ -113,3 +114,22 @@ def _input(tasks: Tasks, tile: Block, panel: Expr, place: Place) -> ir.Block:
     index = (tasks.origin[conv.batch], major, *starts)
     step = _LINE // source.dtype.size
     return tuple(ir.Prefetch(source, (*index, (slot * share + i) * step)) for i in range(share))
+
+
+def _next_tile(tasks: Tasks, tile: Block, place: Place, source: Buffer) -> ir.Block:
+    """A unit of the pixels that the next tile of the line reads, if windows are single places."""
+    conv, line = tasks.conv, tasks.line
+    if any(axis.extent != 1 for axis in tasks.part.taps):
+        return ()
+    length, (*_, slide) = tile.length[line], tasks.part.slides
+    step = _LINE // source.dtype.size
+    lines = -(-length * slide.stride * source.shape[-1] // step)
+    first = {axis: tasks.origin[axis] + tile.start[axis] for axis in tasks.part.outputs}
+    first[line] = first[line] + length
+    starts = [
+        slide.input_place(first[axis], ir.index(0))
+        for slide, axis in zip(tasks.part.slides, tasks.part.outputs, strict=True)
+    ]
+    major = tasks.origin[conv.group] * conv.depth.extent + tasks.first_unit + place[conv.depth]
+    index = (tasks.origin[conv.batch], major, *starts)
+    return tuple(ir.Prefetch(source, (*index, ir.index(i * step))) for i in range(lines))
