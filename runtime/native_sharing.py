@@ -27,19 +27,23 @@ define internal i64 @piece(i64 %begin, i64 %end, i64 %number) alwaysinline {
   ret i64 %at
 }
 
-; Claims a piece of a thread's share of the step with this ticket; its number, or 7 if none is left.
-define internal i64 @claim(ptr %word, i64 %ticket) alwaysinline {
+; Claims a piece of a thread's share, so long, of the step with this ticket; its number, or 7 if
+; none is left.
+define internal i64 @claim(ptr %word, i64 %ticket, i64 %length) alwaysinline {
 entry:
   %fresh = shl i64 %ticket, 3
-  %none = add i64 %fresh, 7
   %first = load atomic i64, ptr %word monotonic, align 8
   br label %try
 try:
   %seen = phi i64 [ %first, %entry ], [ %found, %swap ]
   %old = icmp slt i64 %seen, %fresh
   %now = select i1 %old, i64 %fresh, i64 %seen
-  %left = icmp slt i64 %now, %none
-  br i1 %left, label %swap, label %nothing
+  %number = sub i64 %now, %fresh
+  %beyond = icmp sgt i64 %number, 6
+  %left = lshr i64 %length, %number
+  %empty = icmp eq i64 %left, 0
+  %none = select i1 %beyond, i1 true, i1 %empty
+  br i1 %none, label %nothing, label %swap
 swap:
   %next = add i64 %now, 1
   %pair = cmpxchg ptr %word, i64 %seen, i64 %next acq_rel monotonic
@@ -47,7 +51,6 @@ swap:
   %ours = extractvalue { i64, i1 } %pair, 1
   br i1 %ours, label %taken, label %try
 taken:
-  %number = sub i64 %now, %fresh
   ret i64 %number
 nothing:
   ret i64 7
@@ -88,18 +91,16 @@ shared:
   %high = add i64 %low, %extent
   %begin = udiv i64 %low, %threads
   %end = udiv i64 %high, %threads
+  %length = sub i64 %end, %begin
   br label %next
 next:
-  %number = call i64 @claim(ptr %word, i64 %ticket)
+  %number = call i64 @claim(ptr %word, i64 %ticket, i64 %length)
   %exhausted = icmp eq i64 %number, 7
-  br i1 %exhausted, label %other, label %some
-some:
+  br i1 %exhausted, label %other, label %run
+run:
   %from = call i64 @piece(i64 %begin, i64 %end, i64 %number)
   %number.next = add i64 %number, 1
   %to = call i64 @piece(i64 %begin, i64 %end, i64 %number.next)
-  %filled = icmp ult i64 %from, %to
-  br i1 %filled, label %run, label %next
-run:
   call void %function(ptr %args, i64 %from, i64 %to)
   br label %next
 other:
