@@ -6,7 +6,7 @@ Bounds, independence of iterations, sharing of memory and footprints are all que
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -100,16 +100,20 @@ class Accesses:
     kernel: Kernel
     algebra: Algebra
     accesses: tuple[Access, ...]
+    _linear: dict[Access, Form] = field(default_factory=dict, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Access]:
         return iter(self.accesses)
 
     def linear(self, access: Access) -> Form:
         """The row-major number of the element."""
-        result = ZERO
-        for form, extent in zip(access.forms, access.buffer.shape, strict=True):
-            result = result.times(extent).plus(form)
-        return self.algebra.joined(result)
+        found = self._linear.get(access)
+        if found is None:
+            found = ZERO
+            for form, extent in zip(access.forms, access.buffer.shape, strict=True):
+                found = found.times(extent).plus(form)
+            found = self._linear[access] = self.algebra.joined(found)
+        return found
 
 
 def written_names(kernel: Kernel) -> frozenset[str]:
