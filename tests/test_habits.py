@@ -11,7 +11,7 @@ import pytest
 
 import quern as qn
 from quern import nn, optim
-from quern.compiler.errors import GradientError, QuernError, UsageError
+from quern.compiler.errors import GradientError, QuernError, ShapeError, UsageError
 from quern.nn import functional as F
 
 X = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
@@ -297,3 +297,38 @@ def test_rows_without_a_label_are_learned_around() -> None:
     trainer = qn.Trainer(nn.Linear(3, 3), loss="cross_entropy", optimizer=optim.SGD(0.1))
     expected = F.cross_entropy(trainer.model(X)[labels >= 0], labels[labels >= 0])
     assert trainer.step(X, labels)["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+# -- looking inside -------------------------------------------------------------------------------
+
+
+def test_hooks_see_activations() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    seen: dict[str, Any] = {}
+    handle = net[1].register_forward_hook(lambda m, x, y: seen.update(module=m, x=x, y=y))
+    net(X)
+    assert seen["module"] is net[1]
+    np.testing.assert_array_equal(seen["y"], np.maximum(seen["x"][0], 0))
+    np.testing.assert_allclose(seen["x"][0], net[0](X), rtol=1e-6)
+    handle.remove()
+    seen.clear()
+    net(X)
+    assert not seen
+
+
+def test_hooks_change_what_is_traced() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    plain = net[1](2 * net[0](X))
+    net[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    np.testing.assert_allclose(qn.compile(net, qn.spec(X))(X), plain, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UsageError, match="replaced in traces"):
+        net(X)
+
+
+@pytest.mark.parametrize(("mode", "combine"), [("mean", np.mean), ("sum", np.sum), ("max", np.max)])
+def test_bags_of_embeddings(mode: str, combine: Any) -> None:
+    layer = nn.EmbeddingBag(10, 4, mode=mode)
+    bags = np.random.default_rng(0).integers(0, 10, (5, 3))
+    np.testing.assert_allclose(layer(bags), combine(layer.weight.data[bags], 1), rtol=1e-5)
+    with pytest.raises(ShapeError, match=r"bags are the rows of \(N, B\)"):
+        layer(bags[0])

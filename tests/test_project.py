@@ -71,5 +71,12 @@ def test_type_checkers_see_the_same_public_names() -> None:
         for statement in block.body
         if isinstance(statement, ast.ImportFrom)
         for alias in statement.names
+    } | {
+        target.id
+        for block in blocks
+        for statement in block.body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
     }
     assert declared | {"__version__"} == set(quern.__all__)

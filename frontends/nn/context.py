@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,12 +34,15 @@ class Trace:
         training: the mode modules are put in while they are traced; None leaves them as they are.
         seed: initial contents of the graph's `rng.seed`.
         nodes: node name -> the state it stands for.
+        observed: hooks to be called after the run, with module, inputs and output; None where they
+            are called while it is traced.
     """
 
     graph: Graph
     training: bool | None = None
     seed: int = 0
     nodes: dict[str, State] = field(default_factory=dict)
+    observed: list[tuple[Any, Module, Any, Any]] | None = None
     _paths: dict[Module, str] = field(default_factory=dict)
     _keys: dict[State, str] = field(default_factory=dict)
     _values: dict[State, Value] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from .context import current_trace
 from .module import Module
 from .state import State
 from .structure import hashable, map_structure
-from .trace import Traced, bind, spec, trace_call
+from .trace import Observed, Traced, bind, spec, trace_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,7 +94,20 @@ def run(module: Module | Callable[..., Any], args: Sequence[Any], kwargs: Mappin
     for name, array in results.updates.items():
         if name in traced.states:
             traced.states[name].data = array
+    for hook, called, *values in traced.observed:
+        told = hook(
+            called, *(map_structure(v, lambda _, x: _array_of(x, results.outputs)) for v in values)
+        )
+        if told is not None:
+            raise UsageError(
+                f"the hook of {type(called).__name__} returns {type(told).__name__}; outputs are "
+                "replaced in traces, compile the network in place of calling it"
+            )
     return map_structure(traced.result, lambda _, output: output and results.outputs[output])
+
+
+def _array_of(value: Any, outputs: Mapping[str, Array]) -> Any:
+    return outputs[value] if isinstance(value, Observed) else value
 
 
 def _traced(module: Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Traced:
@@ -108,6 +121,6 @@ def _traced(module: Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> T
         hashable(kwargs),
     )
     if key not in known:
-        known[key] = trace_call(module, args, kwargs)
+        known[key] = trace_call(module, args, kwargs, observe=True)
         _TRACED[module] = Module._version, known
     return known[key]

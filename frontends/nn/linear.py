@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ...compiler.errors import UsageError
+from ...compiler.errors import ShapeError, UsageError
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array
 from . import init
@@ -135,3 +135,40 @@ class Embedding(Layer):
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+class EmbeddingBag(Embedding):
+    """The mean, sum or largest elements of the rows of each bag of indices: (N, B) of an integer
+    dtype gives (N, embedding_dim).
+
+    Arguments:
+        mode: "mean", "sum" or "max".
+        sparse: the gradient is the same, whether or not.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        mode: str = "mean",
+        *,
+        sparse: bool = False,
+    ) -> None:
+        super().__init__(num_embeddings, embedding_dim, sparse=sparse)
+        if mode not in ("mean", "sum", "max"):
+            raise UsageError(f"mode is mean, sum or max, not {mode!r}")
+        self.mode = mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.rank != 2:
+            raise ShapeError(
+                f"bags are the rows of (N, B), these are {input.type}; bags of several sizes have "
+                "shapes that depend on data"
+            )
+        rows = shape.embedding(input, self.weight)
+        if self.mode == "max":
+            return rows.amax(1)
+        return rows.mean(1) if self.mode == "mean" else rows.sum(1)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, mode={self.mode!r}"

@@ -11,7 +11,7 @@ from ...compiler.errors import InputError, QuernError, UsageError
 from ...compiler.graph import user_location
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array, DType
-from .context import current_trace, require_trace
+from .context import Trace, current_trace, require_trace
 from .state import Buffer, Parameter, State
 
 S = TypeVar("S", bound=State)
@@ -22,6 +22,22 @@ class IncompatibleKeys(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+
+class RemovableHandle:
+    """Takes a hook back.
+
+    Arguments:
+        hooks: those that it is one of, under this handle.
+    """
+
+    def __init__(self, hooks: dict[object, Any]) -> None:
+        self._hooks = hooks
+
+    def remove(self) -> None:
+        """The hook is not called any more."""
+        Module._version += 1
+        self._hooks.pop(self, None)
 
 
 def _no_forward(self: Module, *args: Any, **kwargs: Any) -> Any:
@@ -63,10 +79,32 @@ class Module:
             return run(self, args, kwargs)
         with trace.inside(self) as path:
             try:
-                return self.forward(*args, **kwargs)
+                return self._hooked(self.forward(*args, **kwargs), args, trace)
             except QuernError as error:
                 place = path or self._get_name()
                 raise error.at(place, user_location(error.__traceback__)) from None
+
+    def _hooked(self, output: Any, args: tuple[Any, ...], trace: Trace) -> Any:
+        for hook in self.__dict__.get("_forward_hooks", {}).values():
+            if trace.observed is not None:
+                trace.observed.append((hook, self, args, output))
+                continue
+            replaced = hook(self, args, output)
+            output = output if replaced is None else replaced
+        return output
+
+    def register_forward_hook(self, hook: Callable[[Module, Any, Any], Any]) -> RemovableHandle:
+        """Calls `hook(module, inputs, output)` when `forward` is done.
+
+        In a trace it gets tensors, and what it returns, other than None, replaces the output. Of a
+        network that is called on arrays it gets arrays once the network has run, and cannot change
+        them. Compiled networks call no hooks.
+        """
+        Module._version += 1
+        hooks: dict[object, Any] = self.__dict__.setdefault("_forward_hooks", {})
+        handle = RemovableHandle(hooks)
+        hooks[handle] = hook
+        return handle
 
     # -- attributes -------------------------------------------------------------------------------
 

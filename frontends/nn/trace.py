@@ -78,12 +78,15 @@ class Traced:
         inputs: names of the inputs in order of the call's arguments.
         result: what the call returned, with names of outputs in place of tensors.
         states: node name -> the state it stands for.
+        observed: hooks to be called after a run: hook, module, and inputs and output with names of
+            outputs in place of tensors.
     """
 
     graph: Graph
     inputs: tuple[str, ...]
     result: Any
     states: Mapping[str, State]
+    observed: tuple[tuple[Any, Module, Any, Any], ...] = ()
 
 
 def trace_call(
@@ -92,6 +95,7 @@ def trace_call(
     kwargs: Mapping[str, Any],
     name: str | None = None,
     training: bool | None = None,
+    observe: bool = False,
 ) -> Traced:
     """`trace`, with everything that is needed to run the graph in place of the call."""
     title = name or _title(target)
@@ -108,7 +112,7 @@ def trace_call(
         return tensor
 
     _name_arguments(bound, declare)
-    state = Trace(graph, training, init.current_seed())
+    state = Trace(graph, training, init.current_seed(), observed=[] if observe else None)
     with state.running():
         if isinstance(target, Module):
             state.register(target, "")
@@ -117,7 +121,28 @@ def trace_call(
         except QuernError as error:
             raise error.at(title, user_location(error.__traceback__)) from None
         result = _declare_outputs(graph, title, result)
-    return Traced(graph, tuple(inputs), result, state.nodes)
+    observed = tuple(
+        (hook, module, *(map_structure(v, _watch(graph)) for v in values))
+        for hook, module, *values in state.observed or ()
+    )
+    return Traced(graph, tuple(inputs), result, state.nodes, observed)
+
+
+def _watch(graph: Graph) -> Callable[[str, Any], Any]:
+    """Puts a name of an output in the place of every tensor."""
+
+    def watch(_: str, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        name = f"observed.{value.value}"
+        graph.outputs[name] = value.value
+        return Observed(name)
+
+    return watch
+
+
+class Observed(str):
+    """The name of an output that a hook is given."""
 
 
 def _title(target: Module | Callable[..., Any]) -> str:

@@ -56,6 +56,7 @@ from ..frontends.nn.dropout import (
 from ..frontends.nn.linear import (
     Bilinear,
     Embedding,
+    EmbeddingBag,
     Linear,
 )
 from ..frontends.nn.locally_connected import LocallyConnected2d
@@ -220,6 +221,7 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "Fold",
     "GRUCell",
