@@ -89,6 +89,21 @@ def test_strided_loads_and_stores(step: int, n: int, dtype: DType) -> None:
     np.testing.assert_array_equal(got, before)
 
 
+@pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.level)
+@pytest.mark.parametrize("n", [2, 8, 15, 32, 47])
+def test_pairs_are_taken_apart_and_put_together(n: int, target: Target) -> None:
+    """Odd and even elements of rows, and elements of two rows in turn."""
+    data = normal(2 * 2 * n).reshape(2, 2 * n)
+    pairs, whole = Buffer("pairs", (2, 2 * n)), Buffer("whole", (2, 2 * n))
+    halves = Buffer("halves", (2, 2, n))
+    apart = [Store(halves, (j, index(k), i), Load(pairs, (j, i * 2 + k))) for k in (1, 0)]
+    together = Store(whole, (j, i), Load(halves, (j, i % 2, i // 2)))
+    body = (For(j, 2, (vector(i, n, *apart),)), For(j, 2, (vector(i, 2 * n, together),)))
+    got = run_kernel(Kernel("pairs", (pairs, halves, whole), body), [data, None, None], target)
+    np.testing.assert_array_equal(got[1], np.stack([data[:, ::2], data[:, 1::2]], 1))
+    np.testing.assert_array_equal(got[2], data)
+
+
 @pytest.mark.parametrize("lanes", [4, 8])
 def test_offsets_that_are_not_linear_in_the_lane(lanes: int) -> None:
     n, m = 45, 7

@@ -159,6 +159,21 @@ def test_planes_are_walked_side_by_side(shape: Shape, monkeypatch: pytest.Monkey
     check(lambda x: [apply_all(op, x)[0] for op in pools], numbers(shape), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["2x2", "3x3 overlapping", "3x3 everywhere", "uneven"])
+def test_rows_of_large_gradients_wait_until_they_are_written(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of planes, of blocks of channels, and of what has a single spatial axis."""
+    monkeypatch.setattr("quern.compiler.lower.pool_places.L2_BYTES", 0)
+    flat = WINDOWS[name]
+    row = Window(*(each[1:] for each in fields(flat)))
+    cases = [((1, 2, 8, 21), flat), ((1, 2, 9, 11, 8), in_blocks(flat)), ((2, 3, 40), row)]
+    for shape, window in cases:
+        pooled = MaxPool(*fields(window)).infer(TensorType(shape))[0].shape
+        dy = numbers(pooled, seed=1)
+        check(all_of(window, shape[2:]), numbers(shape), dy, atol=1e-5, whole=False)
+
+
 @pytest.mark.parametrize("name", WINDOWS)
 def test_positions_that_no_pooling_gives_are_clamped(name: str) -> None:
     window = WINDOWS[name]

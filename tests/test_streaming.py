@@ -34,6 +34,7 @@ from quern.compiler.loops.ir import (
 )
 from quern.compiler.loops.printer import print_kernel
 from quern.compiler.loops.streams import streaming, swept
+from quern.compiler.ops.pool import MaxPool, MaxPoolGradient
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import DType, TensorType
 from quern.runtime.executable import Executable
@@ -157,6 +158,19 @@ def test_large_results_that_are_not_read_soon_are_streamed() -> None:
     assert is_streamed(centered())
     assert not is_streamed(centered(), cache=1 << 30)
     assert not is_streamed(centered((16, 3, 1024)))
+
+
+@pytest.mark.parametrize("block", [(), (8,)], ids=["plain", "in blocks"])
+def test_so_are_gradients_of_pools(block: tuple[int, ...]) -> None:
+    """What is at the borders of an image is written with all of its row."""
+    ones, none = (1,) * len(block), ((0, 0),) * len(block)
+    pool = MaxPool((3, 3, *ones), (2, 2, *ones), ((1, 1), (1, 1), *none), (1, 1, *ones))
+    graph = qn.Graph("gradient")
+    dy = graph.input(TensorType((4, 32, 32, 32, *block)), "dy")
+    position = graph.input(TensorType((4, 32, 32, 32, *block), DType.UINT8), "position")
+    op = MaxPoolGradient((64, 64, *block), **pool.attributes())
+    graph.outputs["dx"] = graph.apply(op, dy, position)[0].value
+    assert is_streamed(graph)
 
 
 def test_what_takes_the_place_of_something_is_not() -> None:

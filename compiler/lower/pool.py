@@ -124,9 +124,12 @@ class Pooling(Anchored):
     @property
     def is_separable(self) -> bool:
         """Whether windows are rows of what columns are: largest or summed elements."""
-        if isinstance(self.op, MaxPoolGather) or self.needs_position:
+        if isinstance(self.op, MaxPoolGather):
             return False
         *outer, last = self.axes
+        overlaps = last.stride <= (last.kernel - 1) * last.dilation
+        if self.needs_position and not overlaps:
+            return False  # nothing to share, and two rows to wait
         return max(math.prod(a.kernel for a in outer), last.kernel) <= UNROLLED
 
     def window(self, index: Index, touches: bool) -> ir.Block:
@@ -230,32 +233,47 @@ class Pooling(Anchored):
         """The maximum, and the number of the first part that holds it."""
         if not any(touches) and self.op.window.size <= UNROLLED:
             return self._tournament(index)
+        body, best, where = self.guarded_first(index, touches, ())
+        return (*body, *self.store_maximum(best, where, index))
+
+    def guarded_first(
+        self, index: Index, touches: Sequence[bool], column: Index
+    ) -> tuple[ir.Block, Expr, Expr]:
+        """The largest element that windows along the first axes have in a column, without padding,
+        and the number of the first part that holds it: statements that find them, and both.
+
+        Arguments:
+            index: sample, channel, and the windows along the axes.
+            touches: along which axes windows may touch padding.
+            column: the place along the other axes.
+        """
+        axes, rest = self.axes[: len(touches)], [ir.index(0)] * len(column)
         best = self.binding.local("best", (), self.dtype, Space.REGISTER)
         where = self.binding.local("where", (), DType.INT32, Space.REGISTER)
-        parts, x, body = self._part(index)
-        now = ir.Load(best, ())
-        better = self._named("better", DType.BOOL)
-        number = ir.Cast(part_number(self.axes, parts), DType.INT32)
-        body += (
+        parts = tuple(self.binding.var("k") for _ in axes)
+        places = (a.place(w, k) for a, w, k in zip(axes, index[2:], parts, strict=True))
+        elements = self.binding.elements()
+        x = elements.name(self.element(elements, (*index[:2], *places, *column)), "x")
+        now, better = ir.Load(best, ()), self._named("better", DType.BOOL)
+        number = ir.Cast(part_number(self.axes, (*parts, *rest)), DType.INT32)
+        body: ir.Block = (
+            *elements.take_block(),
             ir.Let(better, _wins(x, now)),
             ir.Store(where, (), ir.Select(better, number, ir.Load(where, ()))),
             ir.Store(best, (), ir.Select(better, x, now)),
         )
-        first = part_number(
-            self.axes,
-            tuple(
-                axis.first(window) if test else ir.index(0)
-                for axis, window, test in zip(self.axes, index[2:], touches, strict=True)
-            ),
+        starts = (
+            axis.first(window) if test else ir.index(0)
+            for axis, window, test in zip(axes, index[2:], touches, strict=True)
         )
-        return (
+        body = (
             ir.Alloc(best),
             ir.Alloc(where),
             ir.Store(best, (), Const(float("-inf"), self.dtype)),
-            ir.Store(where, (), ir.Cast(first, DType.INT32)),
-            *over_parts(self.axes, parts, index[2:], touches, body),
-            *self._store_maximum(ir.Load(best, ()), ir.Load(where, ()), index),
+            ir.Store(where, (), ir.Cast(part_number(self.axes, (*starts, *rest)), DType.INT32)),
+            *over_parts(axes, parts, index[2:], touches, body),
         )
+        return body, ir.Load(best, ()), ir.Load(where, ())
 
     def _tournament(self, index: Index) -> ir.Block:
         """The same of a window inside of the input: first each row's, then the first of these.
@@ -275,14 +293,13 @@ class Pooling(Anchored):
                 x = elements.name(self.element(elements, (*index[:2], *places)), "x")
                 body += elements.take_block()
                 row.append((x, Const(float(number), self.dtype)))
-            lets, winner = self._first_of(row)
+            lets, winner = self.first_of(row)
             body += lets
             rows.append(winner)
-        lets, (best, where) = self._first_of(rows)
-        where = ir.Cast(where, DType.INT32)
-        return (*body, *lets, *self._store_maximum(best, where, index))
+        lets, (best, where) = self.first_of(rows)
+        return (*body, *lets, *self.store_maximum(best, where, index))
 
-    def _first_of(self, given: Sequence[tuple[Expr, Expr]]) -> tuple[ir.Block, tuple[Expr, Expr]]:
+    def first_of(self, given: Sequence[tuple[Expr, Expr]]) -> tuple[ir.Block, tuple[Expr, Expr]]:
         """The first of the largest (value, position), and the statements that find it."""
         (best, where), *others = given
         body: ir.Block = ()
@@ -300,19 +317,12 @@ class Pooling(Anchored):
     def _named(self, hint: str, dtype: DType) -> ir.Var:
         return ir.Var(self.binding.var(hint).name, dtype)
 
-    def _store_maximum(self, best: Expr, where: Expr, index: Index) -> ir.Block:
+    def store_maximum(self, best: Expr, where: Expr, index: Index) -> ir.Block:
+        """Stores what a window gives, and where that is."""
         position = Value(self.result.node, 1)
         dtype = self.binding.graph.type_of(position).dtype
-        given = {self.result: best, position: _cast(where, dtype)}
+        given = {self.result: best, position: _cast(_cast(where, DType.INT32), dtype)}
         return store_results(self.binding, given, index)
-
-    def _part(self, index: Index) -> tuple[tuple[ir.Var, ...], Expr, ir.Block]:
-        """Variables for the parts of a window, the element there, and how it is named."""
-        parts = tuple(self.binding.var("k") for _ in self.axes)
-        places = (a.place(w, k) for a, w, k in zip(self.axes, index[2:], parts, strict=True))
-        elements = self.binding.elements()
-        x = self.element(elements, (*index[:2], *places))
-        return parts, elements.name(x, "x"), elements.take_block()
 
     def element(self, elements: Elements, index: Index) -> Expr:
         """The element of the input at a place."""

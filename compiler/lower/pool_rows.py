@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING
 
 from ..loops import ir
-from ..loops.ir import Buffer, Expr, LoopKind, Space
+from ..loops.ir import BinaryOp, Buffer, Const, Expr, Function, LoopKind, Space
 from .bands import row_length
 from .elements import Elements
 from .index import Index
 from .planes import TOGETHER, Planes
 from .tile import Span, panels
-from .windows import WindowAxis, in_vectors, interior
+from .windows import WindowAxis, in_vectors, interior, part_number
 
 if TYPE_CHECKING:
     from .pool import Pooling
@@ -77,7 +78,7 @@ class ChannelRow(_Row):
         flags = [touched and axis.has_padding for axis in pooling.axes[:-2]]
         body: ir.Block = ()
         for span, touches in self.axis.spans:
-            apart = touched or touches or not pooling.is_separable
+            apart = touched or touches or pooling.needs_position or not pooling.is_separable
             for group in panels(span.length, 1 if apart else self._together):
                 number, loops = pooling.binding.loop("w", group.count)
                 first = number * group.length + (span.start + group.start)
@@ -118,7 +119,8 @@ class ChannelRow(_Row):
 
 def row_bytes(pooling: Pooling) -> int:
     """What waits on the stack for a row of windows of all planes."""
-    return TOGETHER * _width(pooling.axes[-1]) * pooling.dtype.size
+    kept = 2 if pooling.needs_position else 1
+    return kept * TOGETHER * _width(pooling.axes[-1]) * pooling.dtype.size
 
 
 def _width(axis: WindowAxis) -> int:
@@ -129,7 +131,9 @@ def _width(axis: WindowAxis) -> int:
 @dataclass
 class PlainRow(_Row):
     """Neighbouring places are in lanes. What the windows have in each column waits on the stack,
-    between what padding has.
+    between what padding has: the largest element or the sum; and if positions are asked for, which
+    part holds the largest first, were this the windows' first column. Numbers are floats, so that
+    the same lanes that hold the elements hold them.
 
     Arguments:
         planes: of which planes.
@@ -150,13 +154,21 @@ class PlainRow(_Row):
     @cached_property
     def columns(self) -> Buffer:
         """Of all planes, each of which begins a vector."""
+        return self._waiting("columns")
+
+    @cached_property
+    def numbers(self) -> Buffer | None:
+        """Of the parts that hold the largest elements; None if nobody asks."""
+        return self._waiting("numbers") if self.pooling.needs_position else None
+
+    def _waiting(self, hint: str) -> Buffer:
         lanes = self.pooling.lanes
         shape = (self.planes.count, -(-(self.shift + _width(self.axis)) // lanes) * lanes)
-        return self.pooling.binding.local("columns", shape, self.pooling.dtype, Space.STACK)
+        return self.pooling.binding.local(hint, shape, self.pooling.dtype, Space.STACK)
 
     def body(self) -> ir.Block:
         return (
-            ir.Alloc(self.columns),
+            *(ir.Alloc(buffer) for buffer in (self.columns, self.numbers) if buffer is not None),
             *self.planes.each(self._fill),
             *self.planes.each(self._windows),
         )
@@ -169,10 +181,9 @@ class PlainRow(_Row):
         for span in (Span(0, self.axis.low), Span(behind, _width(self.axis) - behind)):
             if span.length > 0:
                 var = pooling.binding.var("c")
-                store = ir.Store(
-                    self.columns, (number, var + (span.start + self.shift)), pooling.neutral
-                )
-                body += (ir.For(var, span.length, (store,)),)
+                place = var + (span.start - self.axis.low)
+                padding = self._keep(number, place, pooling.neutral, self._none)
+                body += (ir.For(var, span.length, padding),)
         inside = interior(pooling.axes, self.rows)
         whole = self._over(real, lambda place: self._column(plane, number, place))
         if inside is None:
@@ -180,22 +191,46 @@ class PlainRow(_Row):
         partly = self._over(real, lambda place: self._part_of_column(plane, number, place))
         return (*body, ir.If(inside, whole, partly))
 
+    @property
+    def _none(self) -> Const:
+        """The number of no part, above all others."""
+        return Const(float(self.pooling.op.window.size), self.pooling.dtype)
+
     def _column(self, plane: Index, number: Expr, place: Expr) -> ir.Block:
-        elements = self.pooling.binding.elements()
-        total = self.column(elements, plane, (place,))
-        return (*elements.take_block(), self._keep(number, place, total))
+        pooling, elements = self.pooling, self.pooling.binding.elements()
+        if self.numbers is None:
+            total = self.column(elements, plane, (place,))
+            return (*elements.take_block(), *self._keep(number, place, total, None))
+        found: list[tuple[Expr, Expr]] = []
+        axes = pooling.axes[:-1]
+        for parts in product(*(range(axis.kernel) for axis in axes)):
+            each = zip(axes, self.rows, parts, strict=True)
+            places = [axis.place(window, ir.index(k)) for axis, window, k in each]
+            x = pooling.element(elements, (*plane, *places, place))
+            part = part_number(pooling.axes, (*map(ir.index, parts), ir.index(0)))
+            assert isinstance(part, Const)
+            found.append((elements.name(x, "x"), Const(float(part.value), pooling.dtype)))
+        body, (best, where) = pooling.first_of(found)
+        return (*elements.take_block(), *body, *self._keep(number, place, best, where))
 
     def _part_of_column(self, plane: Index, number: Expr, place: Expr) -> ir.Block:
         pooling = self.pooling
-        total = pooling.binding.local("total", (), pooling.dtype, Space.REGISTER)
         axes = pooling.axes[:-1]
         touches = [axis.has_padding for axis in axes]
-        body = pooling.guarded_total(total, axes, (*plane, *self.rows), touches, (place,))
-        return (*body, self._keep(number, place, ir.Load(total, ())))
+        index = (*plane, *self.rows)
+        if self.numbers is not None:
+            body, best, where = pooling.guarded_first(index, touches, (place,))
+            return (*body, *self._keep(number, place, best, ir.Cast(where, pooling.dtype)))
+        total = pooling.binding.local("total", (), pooling.dtype, Space.REGISTER)
+        body = pooling.guarded_total(total, axes, index, touches, (place,))
+        return (*body, *self._keep(number, place, ir.Load(total, ()), None))
 
-    def _keep(self, number: Expr, place: Expr, total: Expr) -> ir.Stmt:
+    def _keep(self, number: Expr, place: Expr, total: Expr, part: Expr | None) -> ir.Block:
         index = (number, place + (self.shift + self.axis.low))
-        return ir.Store(self.columns, index, total)
+        body: ir.Block = (ir.Store(self.columns, index, total),)
+        if self.numbers is not None and part is not None:
+            body += (ir.Store(self.numbers, index, part),)
+        return body
 
     def _windows(self, plane: Index, number: Expr) -> ir.Block:
         return self._over(self.axis.windows, lambda window: self._window(plane, number, window))
@@ -203,12 +238,21 @@ class PlainRow(_Row):
     def _window(self, plane: Index, number: Expr, window: Expr) -> ir.Block:
         pooling, axis = self.pooling, self.axis
         elements = pooling.binding.elements()
-        places = (
+        places = [
             window * axis.stride + (self.shift + k * axis.dilation) for k in range(axis.kernel)
-        )
+        ]
         parts = [elements.name(ir.Load(self.columns, (number, p)), "x") for p in places]
-        total = pooling.combined(elements, parts)
-        return elements.take_block() + pooling.store(total, (*plane, *self.rows, window))
+        total, index = pooling.combined(elements, parts), (*plane, *self.rows, window)
+        if self.numbers is None:
+            return elements.take_block() + pooling.store(total, index)
+        first: Expr = self._none
+        for k, (x, place) in enumerate(zip(parts, places, strict=True)):
+            here = elements.name(ir.Load(self.numbers, (number, place)) + k, "number")
+            equal, missing = ir.Binary(BinaryOp.EQ, x, total), ir.Call(Function.ISNAN, x)
+            holds = ir.Binary(BinaryOp.OR, equal, missing)
+            here = elements.name(ir.Select(holds, here, self._none), "number")
+            first = elements.name(ir.Select(here < first, here, first), "first")
+        return elements.take_block() + pooling.store_maximum(total, first, index)
 
     def _over(self, extent: int, body: Callable[[Expr], ir.Block]) -> ir.Block:
         pooling = self.pooling
