@@ -204,3 +204,8 @@ def test_captioning(run: Run) -> None:
 )
 def test_pictures_of_digits(run: Run, name: str, arguments: tuple[object, ...]) -> None:
     assert "%" in run(name, *arguments)
+
+
+@pytest.mark.slow
+def test_vae_digits(run: Run) -> None:
+    assert " nats an image" in run("vae_digits", "--epochs", 1)
