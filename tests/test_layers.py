@@ -26,7 +26,9 @@ MAY_IMPORT = {
     "compiler/passes": {
         "compiler": f"{GRAPHS} {GROUPS} flops batching splits ops loops llvm.target lower.tile"
     },
-    "compiler/draw": {"compiler": "errors types graph group layout_blocks printer ops passes"},
+    "compiler/draw": {
+        "compiler": "errors files types graph group layout_blocks printer ops passes"
+    },
     "compiler": {"compiler": "*", "runtime": "image program"},
     "runtime/data": {"compiler": "errors"},
     "runtime": {"compiler": "*", "runtime": "*"},

@@ -10,10 +10,10 @@ import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from ..errors import QuernError, UsageError
+from ..files import replacing
 
 FORMATS = ("svg", "png", "pdf")
 SOURCES = ("gv", "dot")
@@ -121,22 +121,8 @@ def _run(command: list[str], source: str) -> bytes:
 def _write(target: Path, content: bytes) -> Path:
     """Replaces a file by new content, whole or not at all."""
     try:
-        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, target)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with replacing(target) as file:
+            file.write(content)
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror}") from error
     return target
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

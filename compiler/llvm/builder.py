@@ -188,10 +188,6 @@ class ModuleBuilder:
             raise ValueError(f"global @{name} is defined twice with different contents")
         return Value(f"@{symbol_text(name)}", PTR)
 
-    def address_of(self, name: str) -> Value:
-        """The address of a function that is defined or declared here, as a `ptr`."""
-        return Value(f"@{symbol_text(name)}", PTR)
-
     def __str__(self) -> str:
         # A function called before it is defined was declared on the way: the definition stands.
         declarations = [

@@ -67,16 +67,6 @@ class Instructions(ABC):
             return Value("", VOID)
         return self.assign(returns, text, pure=False)
 
-    def call_pointer(
-        self, target: Value, arguments: Sequence[Value], returns: Type = VOID
-    ) -> Value:
-        """Calls through a pointer."""
-        text = f"call {returns} {target.text}({', '.join(a.typed for a in arguments)})"
-        if returns == VOID:
-            self.emit(text)
-            return Value("", VOID)
-        return self.assign(returns, text, pure=False)
-
     def intrinsic(
         self, name: str, *arguments: Value, returns: Type | None = None,
         overloads: Sequence[Type] | None = None,

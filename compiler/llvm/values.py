@@ -59,9 +59,6 @@ class Type:
     def is_float(self) -> bool:
         return self.element in _FLOATS
 
-    def with_lanes(self, lanes: int) -> Type:
-        return vector(lanes, self)
-
     def __str__(self) -> str:
         return self.text
 

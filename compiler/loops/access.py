@@ -31,9 +31,9 @@ from .ir import (
     Stmt,
     Store,
     Var,
-    children,
     expressions,
     walk,
+    walk_shared,
 )
 
 
@@ -210,14 +210,7 @@ class _Collector:
     def loads(self, roots: tuple[Expr, ...], place: _Place) -> None:
         """The loads of a statement's expressions; a shared expression is looked at once."""
         found: list[Load] = []
-        seen: set[int] = set()
-        pending = list(roots)
-        while pending:
-            expr = pending.pop()
-            if id(expr) in seen:
-                continue
-            seen.add(id(expr))
-            pending.extend(children(expr))
+        for expr in walk_shared(roots):
             if isinstance(expr, Load):
                 found.append(expr)
             elif isinstance(expr, Var) and expr.name not in self.evaluator.variables:

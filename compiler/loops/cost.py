@@ -25,8 +25,8 @@ from .ir import (
     Space,
     Stmt,
     Store,
-    children,
     expressions,
+    walk_shared,
 )
 
 # Functions that take but one instruction or so. The others are calls: ten to a hundred.
@@ -152,14 +152,7 @@ def _statement(stmt: Stmt) -> _Count:
 def _expressions(roots: tuple[Expr, ...]) -> _Count:
     """What a statement's expressions take; a shared expression is computed once."""
     flops = calls = loads = 0
-    seen: set[int] = set()
-    pending = list(roots)
-    while pending:
-        expr = pending.pop()
-        if id(expr) in seen:
-            continue
-        seen.add(id(expr))
-        pending.extend(children(expr))
+    for expr in walk_shared(roots):
         if isinstance(expr, Load):
             loads += expr.buffer.space is not Space.REGISTER
         elif isinstance(expr, Binary) and expr.a.dtype.is_float:

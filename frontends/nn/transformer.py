@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import ClassVar
 
 from ...compiler.errors import UsageError
 from ...compiler.tensor import Tensor
@@ -33,37 +34,14 @@ def _function(activation: Activation) -> Callable[[Tensor], Tensor]:
     return _ACTIVATIONS[activation]
 
 
-class _Block(Module):
-    """Base of the layers: parts that are each added to their input."""
+class _Layer(Module):
+    """Base of the layers: attention and a network of two layers, each added to its input.
 
-    norm_first: bool
-
-    def _added(
-        self, x: Tensor, part: Callable[[Tensor], Tensor], norm: LayerNorm, dropout: Dropout
-    ) -> Tensor:
-        """X + part(x), normalised in front of the part or behind the sum."""
-        y: Tensor
-        if self.norm_first:
-            y = x + dropout(part(norm(x)))
-        else:
-            y = norm(x + dropout(part(x)))
-        return y
-
-
-class TransformerEncoderLayer(_Block):
-    """Attention to the sequence itself and a network of two layers, each added to its input.
-
-    Arguments:
-        d_model: features of an element of a sequence.
-        nhead: heads of attention.
-        dim_feedforward: features between the two layers.
-        dropout: of the weights of attention, between the two layers, and behind each part.
-        activation: "relu", "gelu" or a function.
-        layer_norm_eps: of the norms.
-        batch_first: sequences are (N, L, E) in place of (L, N, E).
-        norm_first: norms stand in front of the parts, not behind the sums.
-        bias: whether linear layers and norms have biases.
+    Arguments: those of `Transformer`, but for the numbers of layers.
     """
+
+    attentions: ClassVar[tuple[str, ...]]
+    self_attn: MultiheadAttention
 
     def __init__(
         self,
@@ -78,16 +56,63 @@ class TransformerEncoderLayer(_Block):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
+        for name in self.attentions:
+            attention = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
+            setattr(self, name, attention)
         self.linear1 = Linear(d_model, dim_feedforward, bias)
         self.dropout = Dropout(dropout)
         self.linear2 = Linear(dim_feedforward, d_model, bias)
         self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, layer_norm_eps, bias=bias)
-        self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias)
-        self.dropout1 = Dropout(dropout)
-        self.dropout2 = Dropout(dropout)
+        parts = range(1, len(self.attentions) + 2)
+        for number in parts:
+            setattr(self, f"norm{number}", LayerNorm(d_model, layer_norm_eps, bias=bias))
+        for number in parts:
+            setattr(self, f"dropout{number}", Dropout(dropout))
         self.activation = _function(activation)
+
+    def added(self, number: int, x: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
+        """The sum of x and part(x), normalised in front of the part or behind the sum.
+
+        Arguments:
+            number: of the part, from 1.
+            x: of any shape that the part keeps.
+            part: what is added.
+        """
+        norm, dropout = getattr(self, f"norm{number}"), getattr(self, f"dropout{number}")
+        y: Tensor
+        if self.norm_first:
+            y = x + dropout(part(norm(x)))
+        else:
+            y = norm(x + dropout(part(x)))
+        return y
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The network of two layers."""
+        y: Tensor = self.linear2(self.dropout(self.activation(self.linear1(x))))
+        return y
+
+
+def _attended(
+    attention: MultiheadAttention,
+    x: Tensor,
+    memory: Tensor,
+    mask: Mask,
+    padding: Mask,
+    is_causal: bool,
+) -> Tensor:
+    """What x finds in memory."""
+    y: Tensor
+    y, _ = attention(x, memory, memory, padding, False, mask, True, is_causal)
+    return y
+
+
+class TransformerEncoderLayer(_Layer):
+    """Attention to the sequence itself and a network of two layers, each added to its input.
+
+    Arguments: those of `Transformer`, but for the numbers of layers.
+    """
+
+    attentions = ("self_attn",)
 
     def forward(
         self,
@@ -97,54 +122,19 @@ class TransformerEncoderLayer(_Block):
         is_causal: bool = False,
     ) -> Tensor:
         """For masks see `MultiheadAttention`: attn_mask and key_padding_mask."""
-
-        def attend(x: Tensor) -> Tensor:
-            y: Tensor
-            y, _ = self.self_attn(x, x, x, src_key_padding_mask, False, src_mask, True, is_causal)
-            return y
-
-        def feed(x: Tensor) -> Tensor:
-            y: Tensor = self.linear2(self.dropout(self.activation(self.linear1(x))))
-            return y
-
-        x = self._added(src, attend, self.norm1, self.dropout1)
-        return self._added(x, feed, self.norm2, self.dropout2)
+        own = (src_mask, src_key_padding_mask, is_causal)
+        x = self.added(1, src, lambda x: _attended(self.self_attn, x, x, *own))
+        return self.added(2, x, self.feed)
 
 
-class TransformerDecoderLayer(_Block):
+class TransformerDecoderLayer(_Layer):
     """Attention to the sequence itself, attention to the encoder's, and a network of two layers.
 
-    Arguments: those of `TransformerEncoderLayer`.
+    Arguments: those of `Transformer`, but for the numbers of layers.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = "relu",
-        layer_norm_eps: float = 1e-5,
-        batch_first: bool = False,
-        norm_first: bool = False,
-        bias: bool = True,
-    ) -> None:
-        super().__init__()
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first)
-        self.multihead_attn = MultiheadAttention(
-            d_model, nhead, dropout, bias, batch_first=batch_first
-        )
-        self.linear1 = Linear(d_model, dim_feedforward, bias)
-        self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias)
-        self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, layer_norm_eps, bias=bias)
-        self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias)
-        self.norm3 = LayerNorm(d_model, layer_norm_eps, bias=bias)
-        self.dropout1 = Dropout(dropout)
-        self.dropout2 = Dropout(dropout)
-        self.dropout3 = Dropout(dropout)
-        self.activation = _function(activation)
+    attentions = ("self_attn", "multihead_attn")
+    multihead_attn: MultiheadAttention
 
     def forward(
         self,
@@ -158,32 +148,32 @@ class TransformerDecoderLayer(_Block):
         memory_is_causal: bool = False,
     ) -> Tensor:
         """For masks see `MultiheadAttention`: attn_mask and key_padding_mask."""
-
-        def attend(x: Tensor) -> Tensor:
-            y: Tensor
-            y, _ = self.self_attn(
-                x, x, x, tgt_key_padding_mask, False, tgt_mask, True, tgt_is_causal
-            )
-            return y
-
-        def look_up(x: Tensor) -> Tensor:
-            y: Tensor
-            padding, mask = memory_key_padding_mask, memory_mask
-            y, _ = self.multihead_attn(
-                x, memory, memory, padding, False, mask, True, memory_is_causal
-            )
-            return y
-
-        def feed(x: Tensor) -> Tensor:
-            y: Tensor = self.linear2(self.dropout(self.activation(self.linear1(x))))
-            return y
-
-        x = self._added(tgt, attend, self.norm1, self.dropout1)
-        x = self._added(x, look_up, self.norm2, self.dropout2)
-        return self._added(x, feed, self.norm3, self.dropout3)
+        own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
+        other = (memory_mask, memory_key_padding_mask, memory_is_causal)
+        x = self.added(1, tgt, lambda x: _attended(self.self_attn, x, x, *own))
+        x = self.added(2, x, lambda x: _attended(self.multihead_attn, x, memory, *other))
+        return self.added(3, x, self.feed)
 
 
-class TransformerEncoder(Module):
+class _Stack(Module):
+    """Base of the encoder and the decoder: copies of a layer, one after the other."""
+
+    norm: LayerNorm | None
+
+    def __init__(self, layer: Module, num_layers: int, norm: LayerNorm | None) -> None:
+        super().__init__()
+        self.layers = ModuleList(deepcopy(layer) for _ in range(num_layers))
+        self.num_layers = num_layers
+        self.norm = norm
+
+    def through(self, x: Tensor, *arguments: object) -> Tensor:
+        """What the last layer gives, normalised; all of them get the arguments."""
+        for layer in self.layers:
+            x = layer(x, *arguments)
+        return x if self.norm is None else self.norm(x)
+
+
+class TransformerEncoder(_Stack):
     """Copies of an encoder layer, one after the other.
 
     Arguments:
@@ -192,18 +182,13 @@ class TransformerEncoder(Module):
         norm: of the last one's results.
     """
 
-    norm: LayerNorm | None
-
     def __init__(
         self,
         encoder_layer: TransformerEncoderLayer,
         num_layers: int,
         norm: LayerNorm | None = None,
     ) -> None:
-        super().__init__()
-        self.layers = ModuleList(deepcopy(encoder_layer) for _ in range(num_layers))
-        self.num_layers = num_layers
-        self.norm = norm
+        super().__init__(encoder_layer, num_layers, norm)
 
     def forward(
         self,
@@ -213,13 +198,10 @@ class TransformerEncoder(Module):
         is_causal: bool = False,
     ) -> Tensor:
         """For masks see `MultiheadAttention`: attn_mask and key_padding_mask."""
-        x = src
-        for layer in self.layers:
-            x = layer(x, mask, src_key_padding_mask, is_causal)
-        return x if self.norm is None else self.norm(x)
+        return self.through(src, mask, src_key_padding_mask, is_causal)
 
 
-class TransformerDecoder(Module):
+class TransformerDecoder(_Stack):
     """Copies of a decoder layer, one after the other.
 
     Arguments:
@@ -228,18 +210,13 @@ class TransformerDecoder(Module):
         norm: of the last one's results.
     """
 
-    norm: LayerNorm | None
-
     def __init__(
         self,
         decoder_layer: TransformerDecoderLayer,
         num_layers: int,
         norm: LayerNorm | None = None,
     ) -> None:
-        super().__init__()
-        self.layers = ModuleList(deepcopy(decoder_layer) for _ in range(num_layers))
-        self.num_layers = num_layers
-        self.norm = norm
+        super().__init__(decoder_layer, num_layers, norm)
 
     def forward(
         self,
@@ -254,16 +231,24 @@ class TransformerDecoder(Module):
     ) -> Tensor:
         """For masks see `MultiheadAttention`: attn_mask and key_padding_mask."""
         masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
-        x = tgt
-        for layer in self.layers:
-            x = layer(x, memory, *masks, tgt_is_causal, memory_is_causal)
-        return x if self.norm is None else self.norm(x)
+        return self.through(tgt, memory, *masks, tgt_is_causal, memory_is_causal)
 
 
 class Transformer(Module):
     """An encoder of one sequence and a decoder of another that looks at it.
 
-    Arguments: those of `TransformerEncoderLayer`, and the numbers of layers of both.
+    Arguments:
+        d_model: features of an element of a sequence.
+        nhead: heads of attention.
+        num_encoder_layers: of the encoder.
+        num_decoder_layers: of the decoder.
+        dim_feedforward: features between the two layers.
+        dropout: of the weights of attention, between the two layers, and behind each part.
+        activation: "relu", "gelu" or a function.
+        layer_norm_eps: of the norms.
+        batch_first: sequences are (N, L, E) in place of (L, N, E).
+        norm_first: norms stand in front of the parts, not behind the sums.
+        bias: whether linear layers and norms have biases.
     """
 
     def __init__(

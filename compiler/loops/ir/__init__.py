@@ -37,6 +37,7 @@ from .expressions import (
     maximum,
     minimum,
     walk_expr,
+    walk_shared,
 )
 from .operators import (
     COMPARISONS,
@@ -106,4 +107,5 @@ __all__ = [
     "nested",
     "walk",
     "walk_expr",
+    "walk_shared",
 ]

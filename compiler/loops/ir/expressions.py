@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -283,6 +283,18 @@ _CHILDREN: dict[type[Expr], Callable[[Any], tuple[Expr, ...]]] = {
 def children(expr: Expr) -> tuple[Expr, ...]:
     """The expressions an expression is made of."""
     return _CHILDREN[type(expr)](expr)
+
+
+def walk_shared(roots: Iterable[Expr]) -> Iterator[Expr]:
+    """The expressions and everything below them, what they share once."""
+    seen: set[int] = set()
+    pending = list(roots)
+    while pending:
+        expr = pending.pop()
+        if id(expr) not in seen:
+            seen.add(id(expr))
+            pending.extend(children(expr))
+            yield expr
 
 
 def walk_expr(expr: Expr) -> Iterator[Expr]:
