@@ -209,3 +209,8 @@ def test_pictures_of_digits(run: Run, name: str, arguments: tuple[object, ...]) 
 @pytest.mark.slow
 def test_vae_digits(run: Run) -> None:
     assert " nats an image" in run("vae_digits", "--epochs", 1)
+
+
+@pytest.mark.slow
+def test_fool_digits(run: Run) -> None:
+    assert "hardened: knows" in run("fool_digits", "--epochs", 1)
