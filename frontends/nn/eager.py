@@ -13,6 +13,7 @@ import numpy as np
 
 from ...compiler.errors import UsageError
 from ...compiler.evaluate import evaluate
+from ...compiler.graph import Graph
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array
 from . import init
@@ -30,31 +31,45 @@ _TRACED: WeakKeyDictionary[Module, tuple[int, dict[Any, Traced]]] = WeakKeyDicti
 
 
 def on_arrays(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function of tensors, which runs at once where nothing is being traced; in a trace,
-    arrays beside tensors are constants.
+    """The same function of tensors, which runs at once where there is no graph to build on: no
+    tensor is given and nothing is being traced. Elsewhere arrays beside tensors are constants.
     """
 
     @wraps(function)
     def either(*args: P.args, **kwargs: P.kwargs) -> R:
-        trace = current_trace()
-        if trace is None:
+        given = _leaves((args, kwargs))
+        graph = _graph_of(given)
+        if graph is None:
             result: R = run(function, args, kwargs)
             return result
-        if any(isinstance(a, np.ndarray) for a in (*args, *kwargs.values())):
-            like = next((a for a in args if isinstance(a, Tensor) and a.dtype.is_float), None)
+        if not any(isinstance(a, np.ndarray) for a in (*args, *kwargs.values())):
+            return function(*args, **kwargs)
+        floats = (t.dtype for t in given if isinstance(t, Tensor) and t.dtype.is_float)
+        like = next(floats, None)
 
-            def constant(a: Any) -> Any:
-                if not isinstance(a, np.ndarray):
-                    return a
-                own = like.dtype if like is not None and a.dtype.kind == "f" else None
-                return trace.graph.constant(a, own)
+        def constant(value: Any) -> Any:
+            if not isinstance(value, np.ndarray):
+                return value
+            return graph.constant(value, like if value.dtype.kind == "f" else None)
 
-            return function(
-                *(constant(a) for a in args), **{k: constant(a) for k, a in kwargs.items()}
-            )
-        return function(*args, **kwargs)
+        return function(*(constant(a) for a in args), **{k: constant(a) for k, a in kwargs.items()})
 
     return either
+
+
+def _leaves(structure: Any) -> list[Any]:
+    found: list[Any] = []
+    map_structure(structure, lambda _, value: found.append(value))
+    return found
+
+
+def _graph_of(given: Sequence[Any]) -> Graph | None:
+    """The graph that a function of these builds on: that of a tensor, or of the trace."""
+    own = next((t for t in given if isinstance(t, Tensor) and not isinstance(t, State)), None)
+    if own is not None:
+        return own.graph
+    trace = current_trace()
+    return trace.graph if trace is not None else None
 
 
 def run(module: Module | Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
