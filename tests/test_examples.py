@@ -214,3 +214,8 @@ def test_vae_digits(run: Run) -> None:
 @pytest.mark.slow
 def test_fool_digits(run: Run) -> None:
     assert "hardened: knows" in run("fool_digits", "--epochs", 1)
+
+
+@pytest.mark.slow
+def test_gan_digits(run: Run) -> None:
+    assert "drawn digits are taken for" in run("gan_digits", "--steps", 12)
