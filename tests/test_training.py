@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -47,6 +47,45 @@ class TestStep:
         listed = trainer(loss=["cross_entropy", size]).step(x, y)
         assert listed["loss"] == values["loss"]
         assert {"cross_entropy", "size"} < listed.keys()
+
+    def test_of_several_outputs_each_counts_what_they_say(self) -> None:
+        class Outputs(NamedTuple):
+            whole: Tensor
+            half: Tensor
+            absent: Tensor | None = None
+
+            @property
+            def loss_weights(self) -> tuple[float, ...]:
+                return (1.0, 0.5, 2.0)
+
+        class Heads(nn.Module):
+            def __init__(self, outputs: type) -> None:
+                super().__init__()
+                self.scale, self.outputs = nn.Parameter(np.float32(2.0)), outputs
+
+            def forward(self, x: Tensor) -> Any:
+                return self.outputs(x * self.scale, x - self.scale)
+
+        x, y = np.array([[1.0], [4.0]]), np.array([[0.0], [6.0]])
+        want = np.mean((2 * x - y) ** 2) + 0.5 * np.mean((x - 2 - y) ** 2)
+        for loss in ("mse", nn.MSELoss()):
+            own = qn.Trainer(Heads(Outputs), loss=loss, optimizer=optim.SGD(0.1))
+            assert own.step(x, y)["loss"] == pytest.approx(want, rel=1e-6)
+        own = qn.Trainer(Heads(lambda *o: o), loss="mse", optimizer=optim.SGD(0.1))
+        with pytest.raises(
+            UsageError, match=r"mse takes one tensor, the network returns tuple of 2"
+        ):
+            own.step(x, y)
+
+    def test_samples_without_a_class_count_for_nothing(self) -> None:
+        x, y = np.eye(4, dtype=np.float32), np.array([0, 1, -100, 0])
+        model = nn.Linear(4, 4, bias=False)
+        model.weight.data[:] = np.eye(4)
+        values = trainer(model).step(x, y)
+        probabilities = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+        expected = -np.mean(np.log(probabilities[[0, 1, 3], [0, 1, 0]]))
+        assert values["loss"] == pytest.approx(expected, rel=1e-6)
+        assert values["accuracy"] == pytest.approx(2 / 3)
 
     def test_metrics_of_ones_own_are_reported(self) -> None:
         def largest(outputs: Tensor, target: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from ...compiler.types import DType
 from ..nn.context import snake_case
 from ..nn.functional import loss as losses
 from ..nn.functional.shape import argmax
+from ..nn.loss import Loss as LossModule
 
 Measure: TypeAlias = Callable[[Any, Tensor], Tensor]
 """Takes the network's outputs and the targets, gives one float."""
@@ -23,7 +24,8 @@ Metrics: TypeAlias = Sequence[str] | Mapping[str, Measure] | None
 def accuracy(outputs: Any, target: Tensor) -> Tensor:
     """Share of samples whose largest output (N, C, *) is at the target class.
 
-    Targets are classes (N, *), or one number for each class, of which the largest counts.
+    Targets are classes (N, *), of which those below 0 count for nothing, or one number for each
+    class, of which the largest counts.
     """
     logits = _first(outputs)
     guess = argmax(logits, 1)
@@ -34,7 +36,9 @@ def accuracy(outputs: Any, target: Tensor) -> Tensor:
             f"the accuracy of outputs {logits.type} needs classes of the shape {guess.shape}, "
             f"the targets are {target.type}"
         )
-    return guess.equal(target.cast(guess.dtype)).cast(DType.FLOAT32).mean()
+    known = (target >= 0).cast(DType.FLOAT32)
+    right = guess.equal(target.cast(guess.dtype)).cast(DType.FLOAT32)
+    return (right * known).sum() / known.sum().maximum(1.0)
 
 
 METRICS: Mapping[str, Measure] = {"accuracy": accuracy}
@@ -99,12 +103,30 @@ def _loss(loss: str | Measure) -> Measure:
     if not isinstance(loss, str):
         if not callable(loss):
             raise UsageError(f"{loss!r} is no loss; give a module, a function, or a name")
-        return loss
+        return _of_each_output(loss, type(loss).__name__) if isinstance(loss, LossModule) else loss
     known = {name.removesuffix("_loss"): name for name in losses.__all__}
     if loss.removesuffix("_loss") not in known:
         raise UsageError(f"there is no loss {loss!r}; there are {', '.join(known)}")
-    found: Measure = getattr(losses, known[loss.removesuffix("_loss")])
-    return found
+    return _of_each_output(getattr(losses, known[loss.removesuffix("_loss")]), loss)
+
+
+def _of_each_output(measure: Measure, name: str) -> Measure:
+    """The loss of a tensor; of several outputs that say what each counts, of each of them."""
+
+    def total(outputs: Any, target: Tensor) -> Tensor:
+        if isinstance(outputs, Tensor):
+            return measure(outputs, target)
+        weights = getattr(outputs, "loss_weights", None)
+        if weights is None:
+            raise UsageError(
+                f"{name} takes one tensor, the network returns {type(outputs).__name__} of "
+                f"{len(outputs)}; give a loss that is a function of (outputs, target)"
+            )
+        present = [(o, weight) for o, weight in zip(outputs, weights, strict=True) if o is not None]
+        first, *others = (measure(output, target) * weight for output, weight in present)
+        return sum(others, start=first)
+
+    return total
 
 
 def _metric(name: str) -> Measure:

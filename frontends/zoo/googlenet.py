@@ -100,6 +100,11 @@ class GoogLeNetOutputs(NamedTuple):
     aux_logits2: Tensor | None
     aux_logits1: Tensor | None
 
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """What the loss of each counts in training."""
+        return (1.0, 0.3, 0.3)
+
 
 class GoogLeNet(Module):
     """image (N, 3, 224, 224) -> logits (N, num_classes); in training GoogLeNetOutputs.

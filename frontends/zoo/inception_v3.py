@@ -180,10 +180,18 @@ class AuxiliaryClassifier(Module):
 
 
 class InceptionOutputs(NamedTuple):
-    """What InceptionV3 gives in training: logits (N, num_classes) of both classifiers."""
+    """What InceptionV3 gives in training: logits (N, num_classes) of both classifiers.
+
+    The paper does not say what the auxiliary one counts; 0.4 is usual.
+    """
 
     logits: Tensor
     aux_logits: Tensor | None
+
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """What the loss of each counts in training."""
+        return (1.0, 0.4)
 
 
 class InceptionV3(Module):
