@@ -80,7 +80,11 @@ class Trace:
             if self.training is not None:
                 self._modes.append((part, part.training))
                 part.__dict__["training"] = self.training
-        for key, state in module._named_states(prefix=path):
+        self.name_states(module)
+
+    def name_states(self, module: Module) -> None:
+        """States below a registered module that have come since get their keys."""
+        for key, state in module._named_states(prefix=self._paths[module]):
             if self._keys.setdefault(state, key) == key:
                 self.graph._reserved.add(key)
 

@@ -123,8 +123,8 @@ def _of_each_output(measure: Measure, name: str) -> Measure:
                 f"{len(outputs)}; give a loss that is a function of (outputs, target)"
             )
         present = [(o, weight) for o, weight in zip(outputs, weights, strict=True) if o is not None]
-        first, *others = (measure(output, target) * weight for output, weight in present)
-        return sum(others, start=first)
+        parts: list[Tensor] = [measure(output, target) * weight for output, weight in present]
+        return sum(parts[1:], start=parts[0])
 
     return total
 
