@@ -57,8 +57,8 @@ def ones(*size: Size, dtype: DType | str = "float32", device: object = None) -> 
 
 def arange(*bounds: float, dtype: DType | str | None = None, device: object = None) -> Any:
     """Numbers in even steps, as Python's range; int64 where all bounds are integers."""
-    kind = np.int64 if all(isinstance(b, int) for b in bounds) else np.float32
-    return _made(np.arange(*bounds).astype(kind), dtype, device)
+    own = DType.INT64 if all(isinstance(b, int) for b in bounds) else DType.FLOAT32
+    return _made(np.arange(*bounds), own if dtype is None else dtype, device)
 
 
 def linspace(
