@@ -126,6 +126,7 @@ class Tensor:
     # -- operators --------------------------------------------------------------------------------
 
     __hash__ = object.__hash__
+    # `object` says that these two give a bool; here they give a tensor, as NumPy's do.
     __eq__ = pointwise.operator(pw.Equal())  # type: ignore[assignment]
     __ne__ = pointwise.operator(pw.NotEqual())  # type: ignore[assignment]
     __lt__ = pointwise.operator(pw.Less())
