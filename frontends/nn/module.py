@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-import numpy as np
-
-from ...compiler.errors import InputError, QuernError, UsageError
+from ...compiler.errors import QuernError, UsageError
 from ...compiler.graph import user_location
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array, DType
 from .context import Trace, current_trace, require_trace
 from .state import Buffer, Parameter, State
+from .state_dict import IncompatibleKeys, load_states
 
 S = TypeVar("S", bound=State)
-
-
-class IncompatibleKeys(NamedTuple):
-    """What did not match when a state dict was loaded."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class RemovableHandle:
@@ -289,32 +281,7 @@ class Module:
         Raises:
             InputError: with the keys that do not match and the shapes that clash.
         """
-        states = self._saved()
-        missing = [key for key in states if key not in state_dict]
-        unexpected = [key for key in state_dict if key not in states]
-        loaded, clashes = {}, []
-        for key, state in states.items():
-            if key in state_dict:
-                array = np.asarray(state_dict[key])
-                kept = state.data
-                if array.shape != kept.shape or not np.can_cast(
-                    array.dtype, kept.dtype, "same_kind"
-                ):
-                    given = f"{array.dtype}{list(array.shape)}"
-                    clashes.append(f"{key} is {state.type}, the given one is {given}")
-                loaded[key] = array
-        problems = clashes
-        if strict:
-            problems = (
-                [f"missing keys: {', '.join(missing)}"] * bool(missing)
-                + [f"unexpected keys: {', '.join(unexpected)}"] * bool(unexpected)
-                + clashes
-            )
-        if problems:
-            raise InputError(f"the state does not fit {type(self).__name__}: {'; '.join(problems)}")
-        for key, array in loaded.items():
-            states[key].data = np.array(array, dtype=states[key].data.dtype, order="C")
-        return IncompatibleKeys(missing, unexpected)
+        return load_states(self._saved(), state_dict, strict, type(self).__name__)
 
     def _named_states(self, prefix: str = "") -> Iterator[tuple[str, State]]:
         """All states with the keys they have in a graph; tied ones once, under the first key."""
