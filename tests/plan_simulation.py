@@ -172,8 +172,8 @@ def check_contents(plan: Plan) -> None:
     arena = np.full(program.arena_bytes, -1)
     owned: dict[tuple[SlotKind, str], Value | str] = {}
     for node in graph.nodes():
-        kind = {Input: SlotKind.INPUT}.get(type(node.op))  # type: ignore[call-overload]
-        kind = SlotKind.STATE if isinstance(node.op, State) else kind or SlotKind.CONSTANT
+        kind = SlotKind.INPUT if isinstance(node.op, Input) else SlotKind.CONSTANT
+        kind = SlotKind.STATE if isinstance(node.op, State) else kind
         owned[kind, node.name] = Value(node.name)
 
     for placed, call in zip(plan.kernels, program.kernels, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,8 @@ def of(op: type[Pool], w: Window) -> Any:
     return op(w.kernel, w.stride, w.padding, w.dilation)
 
 
-def gradient_of(op: type[Op], spatial: Index, w: Window) -> Any:
-    return op(spatial, w.kernel, w.stride, w.padding, w.dilation)  # type: ignore[call-arg]
+def gradient_of(op: Callable[..., Op], spatial: Index, w: Window) -> Op:
+    return op(spatial, w.kernel, w.stride, w.padding, w.dilation)
 
 
 def distinct(shape: Index, seed: int = 0) -> Array:

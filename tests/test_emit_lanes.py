@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_division_that_keeps_within_a_block_needs_no_lanes() -> None:
 def test_index_arithmetic_is_that_of_python(data: st.DataObject) -> None:
     n, m = 19, 5
 
-    def expression(depth: int) -> tuple[Expr, object]:
+    def expression(depth: int) -> tuple[Expr, Callable[[int, int], int]]:
         leaf = data.draw(st.integers(0, 2))
         if depth == 0 or leaf == 0:
             pick = data.draw(st.integers(0, 2))
@@ -175,7 +176,7 @@ def test_index_arithmetic_is_that_of_python(data: st.DataObject) -> None:
     expr, meaning = expression(3)
     out = Buffer("out", (m, n), I64)
     kernel = Kernel("k", (out,), (For(j, m, (vector(i, n, Store(out, (j, i), expr), lanes=4),)),))
-    want = [[meaning(p, q) for p in range(n)] for q in range(m)]  # type: ignore[operator]
+    want = [[meaning(p, q) for p in range(n)] for q in range(m)]
     np.testing.assert_array_equal(run_kernel(kernel, [None])[0], want)
 
 

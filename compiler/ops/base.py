@@ -51,7 +51,9 @@ class Structured(ABC):
 class Op:
     """Base of all operations.
 
-    A base class that is no operation itself is declared as `class Unary(Op, abstract=True)`.
+    A base class that is no operation itself is declared as `class Unary(Op, abstract=True)`. What
+    an operation must have raises NotImplementedError here and is not abstract in Python's sense:
+    passes ask `isinstance` all the time, which such classes make several times slower.
 
     Class attributes:
         arity: numbers of inputs it takes, as (least, most); most is None for any number.

@@ -54,7 +54,7 @@ class Expr:
 
     @property
     def dtype(self) -> DType:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no dtype")
 
     def __add__(self, other: Expr | int) -> Expr:
         return binary(BinaryOp.ADD, self, other)
