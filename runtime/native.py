@@ -16,12 +16,10 @@ tickets, so nothing is reset between two runs and no wait can mistake an old val
 `native_waiting.py` has the waits, `native_sharing.py` how a step is shared out.
 
 Pausing. When a run has taken longer than its budget, thread 0 sets `stop` to the run's start
-ticket. Every thread leaves before its next step and writes down which one that is (`positions`),
-and the native call returns, with no thread inside any kernel. A later call with the same
-positions continues exactly there, with no step left out or done twice; thread 0 then releases all
-tickets before its own position, since it has already met every thread there. Who has left a
-parallel step behind has seen it claimed to the end, and all that was claimed is done when a run
-pauses: parallel steps before the last position of any thread are not done again.
+ticket the next time that all threads have met. They leave before that step, and the native call
+returns, with no thread inside any kernel; a later call continues at the same step. A run never
+pauses elsewhere: threads that are ahead would do the next step without thread 0. One that has no
+workers may pause before any step.
 """
 
 from __future__ import annotations
@@ -62,16 +60,15 @@ _RUNNER = r"""
 ; Line 0 is written by thread 0 alone, the sleepers' words by whoever goes to sleep.
 %Pool = type {
   i64, i64, i64,       ; 0 start, 1 release, 2 stop: tickets
-  ptr, i64, ptr,       ; 3 steps, 4 count, 5 positions: the program; no steps means the pool closes
+  ptr, i64, i64,       ; 3 steps, 4 count: the program, no steps means the pool closes; 5 first step
   i64,                 ; 6 threads, the caller included
   i64,                 ; 7 last: greatest ticket drawn
   i64,                 ; 8 pauses: how often a wait spins before it yields
   i64,                 ; 9 started: whether the workers exist
-  i64,                 ; 10 done: parallel steps before this one were done before a pause
-  [5 x i64],
-  i64, [15 x i64],     ; 12 sleepers: threads that sleep, or are about to
-  [16 x i64],          ; 14 mutex
-  [16 x i64]           ; 15 condition
+  [6 x i64],
+  i64, [15 x i64],     ; 11 sleepers: threads that sleep, or are about to
+  [16 x i64],          ; 13 mutex
+  [16 x i64]           ; 14 condition
 }
 
 ; A thread's line: arrived (ticket), the thread's number, its pool, and what is claimed of its
@@ -132,9 +129,8 @@ entry:
   %stop.at = getelementptr %Pool, ptr %pool, i64 0, i32 2
   %steps.at = getelementptr %Pool, ptr %pool, i64 0, i32 3
   %count.at = getelementptr %Pool, ptr %pool, i64 0, i32 4
-  %positions.at = getelementptr %Pool, ptr %pool, i64 0, i32 5
+  %first.at = getelementptr %Pool, ptr %pool, i64 0, i32 5
   %threads.at = getelementptr %Pool, ptr %pool, i64 0, i32 6
-  %done.at = getelementptr %Pool, ptr %pool, i64 0, i32 10
   %threads = load i64, ptr %threads.at
   call void @float_mode_standard()
   br label %idle
@@ -149,10 +145,7 @@ idle:
   br i1 %closing, label %close, label %enter
 enter:
   %count = load i64, ptr %count.at
-  %positions = load ptr, ptr %positions.at
-  %position = getelementptr i64, ptr %positions, i64 %thread
-  %first = load i64, ptr %position
-  %done = load i64, ptr %done.at
+  %first = load i64, ptr %first.at
   %leaving = add i64 %start, %count
   br label %step
 step:
@@ -173,33 +166,28 @@ check:
   br i1 %stopped, label %leave, label %go
 go:
   %now = add i64 %start, %index
-  call void @execute(ptr %pool, ptr %steps, i64 %index, i64 %thread, i64 %threads, i64 %now,
-                     i64 %done)
+  call void @execute(ptr %pool, ptr %steps, i64 %index, i64 %thread, i64 %threads, i64 %now)
   %index.next = add i64 %index, 1
   br label %step
 leave:
-  store i64 %index, ptr %position
   call void @publish(ptr %pool, ptr %self, i64 %leaving)
   br label %idle
 close:
   ret ptr null
 }
 
-; Run the program on from `positions` (where each thread is) for about `budget` nanoseconds.
-; `stamps` is null, or gets the clock at every step's start and at the end. The first step starts
-; before the workers are called: they may have done all of it by the time thread 0 runs on.
-define i64 @quern_run(ptr %pool, ptr %steps, i64 %count, ptr %positions, ptr %stamps,
-                      i64 %budget) {
+; Run the program on from `position` for about `budget` nanoseconds, and say there how far it came.
+; `stamps` is null, or gets the clock at every step's start and at the end.
+define i64 @quern_run(ptr %pool, ptr %steps, i64 %count, ptr %position, ptr %stamps, i64 %budget) {
 entry:
   %began = call i64 @now()
   %threads.at = getelementptr %Pool, ptr %pool, i64 0, i32 6
   %all = load i64, ptr %threads.at
-  %first = load i64, ptr %positions
-  %alone = icmp slt i64 %all, 2
-  br i1 %alone, label %prepare, label %scan
+  %first = load i64, ptr %position
+  %single = icmp slt i64 %all, 2
+  br i1 %single, label %prepare, label %scan
 scan:
-  ; From the beginning: after a pause a worker may be behind thread 0.
-  %scanned = phi i64 [ 0, %entry ], [ %scanned.next, %scan.one ]
+  %scanned = phi i64 [ %first, %entry ], [ %scanned.next, %scan.one ]
   %scan.more = icmp slt i64 %scanned, %count
   br i1 %scan.more, label %scan.one, label %prepare
 scan.one:
@@ -217,7 +205,7 @@ unstarted:
 prepare:
   ; The team: everybody, or thread 0 alone where no step is parallel.
   %threads = phi i64 [ 1, %entry ], [ 1, %scan ], [ %all, %assemble ]
-  %team = icmp sgt i64 %threads, 1
+  %alone = icmp eq i64 %threads, 1
   %mode = call i64 @float_mode()
   call void @float_mode_standard()
   %start.at = getelementptr %Pool, ptr %pool, i64 0, i32 0
@@ -227,88 +215,60 @@ prepare:
   %last = load i64, ptr %last.at
   %start = add i64 %last, 1
   %leaving = add i64 %start, %count
+  store i64 %leaving, ptr %last.at
   call void @write_stamp(ptr %stamps, i64 %first)
-  br i1 %team, label %find.done, label %step
-find.done:
-  %thread = phi i64 [ 0, %prepare ], [ %thread.next, %find.done ]
-  %most = phi i64 [ 0, %prepare ], [ %most.next, %find.done ]
-  %position.at = getelementptr i64, ptr %positions, i64 %thread
-  %position = load i64, ptr %position.at
-  %later = icmp sgt i64 %position, %most
-  %most.next = select i1 %later, i64 %position, i64 %most
-  %thread.next = add i64 %thread, 1
-  %found = icmp eq i64 %thread.next, %threads
-  br i1 %found, label %call.workers, label %find.done
+  br i1 %alone, label %step, label %call.workers
 call.workers:
-  %done.at = getelementptr %Pool, ptr %pool, i64 0, i32 10
-  store i64 %most.next, ptr %done.at
   %steps.at = getelementptr %Pool, ptr %pool, i64 0, i32 3
   %count.at = getelementptr %Pool, ptr %pool, i64 0, i32 4
-  %positions.at = getelementptr %Pool, ptr %pool, i64 0, i32 5
-  store i64 %leaving, ptr %last.at
+  %first.at = getelementptr %Pool, ptr %pool, i64 0, i32 5
   store ptr %steps, ptr %steps.at
   store i64 %count, ptr %count.at
-  store ptr %positions, ptr %positions.at
-  ; Thread 0 has met the others at every barrier before its own position.
-  %reached = add i64 %start, %first
-  %met = sub i64 %reached, 1
-  store atomic i64 %met, ptr %release.at release, align 8
+  store i64 %first, ptr %first.at
   call void @publish(ptr %pool, ptr %start.at, i64 %start)
   br label %step
 
 step:
   %index = phi i64 [ %first, %prepare ], [ %first, %call.workers ], [ %index.next, %go ]
-  %done = phi i64 [ 0, %prepare ], [ %most.next, %call.workers ], [ %done, %go ]
+  %ticket = add i64 %start, %index
   %more = icmp slt i64 %index, %count
   br i1 %more, label %check, label %finish
 check:
+  %barrier = call i1 @flagged(ptr %steps, i64 %index, i64 2)
+  %together = or i1 %barrier, %alone
+  br i1 %together, label %meet, label %go
+meet:
+  call void @gather(ptr %pool, i64 %threads, i64 %ticket)
+  call void @write_stamp(ptr %stamps, i64 %index)
   ; Every call does at least one step, whatever its budget.
   %fresh = icmp eq i64 %index, %first
-  br i1 %fresh, label %meet, label %look
+  br i1 %fresh, label %release, label %look
 look:
   %time = call i64 @now()
   %spent = sub i64 %time, %began
   %over = icmp sgt i64 %spent, %budget
-  br i1 %over, label %pause, label %meet
-meet:
-  %barrier = call i1 @flagged(ptr %steps, i64 %index, i64 2)
-  %together = and i1 %barrier, %team
-  br i1 %together, label %collect, label %met.all
-collect:
-  %ticket = add i64 %start, %index
-  call void @gather(ptr %pool, i64 %threads, i64 %ticket)
+  br i1 %over, label %pause, label %release
+release:
   call void @publish(ptr %pool, ptr %release.at, i64 %ticket)
-  br label %met.all
-met.all:
-  br i1 %fresh, label %go, label %stamp
-stamp:
-  call void @write_stamp(ptr %stamps, i64 %index)
   br label %go
 go:
-  %now = add i64 %start, %index
-  call void @execute(ptr %pool, ptr %steps, i64 %index, i64 0, i64 %threads, i64 %now,
-                     i64 %done)
+  call void @execute(ptr %pool, ptr %steps, i64 %index, i64 0, i64 %threads, i64 %ticket)
   %index.next = add i64 %index, 1
+  call void @write_stamp(ptr %stamps, i64 %index.next)
   br label %step
 
 pause:
-  br i1 %team, label %stop, label %return
-stop:
   store atomic i64 %start, ptr %stop.at release, align 8
   call void @publish(ptr %pool, ptr %release.at, i64 %leaving)
   call void @gather(ptr %pool, i64 %threads, i64 %leaving)
   br label %return
 finish:
-  br i1 %team, label %disband, label %finished
-disband:
   call void @gather(ptr %pool, i64 %threads, i64 %leaving)
-  br label %finished
-finished:
   call void @write_stamp(ptr %stamps, i64 %count)
   br label %return
 return:
-  %status = phi i64 [ 1, %pause ], [ 1, %stop ], [ 0, %finished ]
-  store i64 %index, ptr %positions
+  %status = phi i64 [ 1, %pause ], [ 0, %finish ]
+  store i64 %index, ptr %position
   call void @float_mode_set(i64 %mode)
   ret i64 %status
 }
@@ -405,7 +365,7 @@ class Native:
     """The runner's entry points.
 
     Attributes:
-        run: (pool, steps, count, positions, stamps, budget) -> status.
+        run: (pool, steps, count, position, stamps, budget) -> status.
         close: (pool) -> None.
         worker: address of the workers' start routine.
         code: what keeps the machine code in memory.

@@ -58,7 +58,7 @@ nothing:
 
 ; What this thread does of one step: its share piece by piece, then pieces of others' shares.
 define internal void @execute(ptr %pool, ptr %steps, i64 %index, i64 %thread, i64 %threads,
-                              i64 %ticket, i64 %done.before) {
+                              i64 %ticket) {
 entry:
   %step = getelementptr %Step, ptr %steps, i64 %index
   %args.at = getelementptr %Step, ptr %step, i64 0, i32 1
@@ -69,10 +69,7 @@ entry:
   %parallel = call i1 @flagged(ptr %steps, i64 %index, i64 1)
   %several = icmp sgt i64 %threads, 1
   %together = and i1 %parallel, %several
-  br i1 %together, label %team, label %serial
-team:
-  %again = icmp slt i64 %index, %done.before
-  br i1 %again, label %done, label %shared
+  br i1 %together, label %shared, label %serial
 serial:
   %mine = icmp eq i64 %thread, 0
   br i1 %mine, label %whole, label %done
@@ -80,7 +77,7 @@ whole:
   call void %function(ptr %args, i64 0, i64 %extent)
   br label %done
 shared:
-  %helped = phi i64 [ 0, %team ], [ %helped.next, %other ]
+  %helped = phi i64 [ 0, %entry ], [ %helped.next, %other ]
   %offset = add i64 %thread, %helped
   %beyond = icmp sge i64 %offset, %threads
   %around = sub i64 %offset, %threads

@@ -41,9 +41,9 @@ yield.more:
 sleep:
   ; The sleeper announces itself, then looks at the word; `publish` writes the word, then looks for
   ; sleepers. Both in sequentially consistent order, so one of the two always sees the other.
-  %sleepers = getelementptr %Pool, ptr %pool, i64 0, i32 12
-  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 14
-  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 15
+  %sleepers = getelementptr %Pool, ptr %pool, i64 0, i32 11
+  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 13
+  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 14
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
   %before = atomicrmw add ptr %sleepers, i64 1 seq_cst
   br label %asleep
@@ -65,13 +65,13 @@ done:
 ; Write the word, and wake the threads that sleep for it.
 define internal void @publish(ptr %pool, ptr %word, i64 %ticket) {
   store atomic i64 %ticket, ptr %word seq_cst, align 8
-  %sleepers.at = getelementptr %Pool, ptr %pool, i64 0, i32 12
+  %sleepers.at = getelementptr %Pool, ptr %pool, i64 0, i32 11
   %sleepers = load atomic i64, ptr %sleepers.at seq_cst, align 8
   %none = icmp eq i64 %sleepers, 0
   br i1 %none, label %done, label %wake
 wake:
-  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 14
-  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 15
+  %mutex = getelementptr %Pool, ptr %pool, i64 0, i32 13
+  %condition = getelementptr %Pool, ptr %pool, i64 0, i32 14
   %locked = call i32 @pthread_mutex_lock(ptr %mutex)
   %woken = call i32 @pthread_cond_broadcast(ptr %condition)
   %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)

@@ -63,8 +63,8 @@ class Runner:
 
     Attributes:
         threads: size of the team.
-        slice_ns: nanoseconds after which a run returns to Python for a moment, between two steps,
-            so that signals such as Ctrl-C are handled.
+        slice_ns: nanoseconds after which a run returns to Python for a moment, where threads meet
+            the next time, so that signals such as Ctrl-C are handled.
     """
 
     def __init__(self, threads: int) -> None:
@@ -73,7 +73,6 @@ class Runner:
         # Re-entrant, for a signal handler that runs a program while its own thread runs one.
         self._lock = threading.RLock()
         self._team = _Team(self.threads)
-        self._positions = ctypes.c_int64 * self.threads
         os.register_at_fork(after_in_child=self._forked)
         atexit.register(self._disband)
 
@@ -105,9 +104,9 @@ class Runner:
             count: number of its steps.
             stamps: address of the timestamps, or 0.
         """
-        # Where each thread is. The run's own, so that another program can run during a pause.
-        positions = self._positions()
-        program = steps, count, ctypes.addressof(positions), stamps
+        # The next step. The run's own, so that another program can run during a pause.
+        position = ctypes.c_int64(0)
+        program = steps, count, ctypes.addressof(position), stamps
         with self._lock:
             while True:
                 team = self._team

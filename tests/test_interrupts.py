@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 
 import numpy as np
 import pytest
 from native_programs import TEAMS, Program, check_chain, child, finish, naps
 
+from quern.runtime import threads
+from quern.runtime.native import native
 from quern.runtime.threads import BARRIER, PARALLEL, _Team, get_runner
 
 
@@ -46,9 +48,28 @@ def test_pausing_while_threads_are_at_different_steps_repeats_and_skips_nothing(
         np.testing.assert_array_equal(hits, 1)
 
 
+def test_teams_pause_only_where_all_have_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Elsewhere one thread would wait for the others, who do the whole of the next step without it.
+    calls = 0
+
+    def counted(*arguments: int) -> int:
+        nonlocal calls
+        calls += 1
+        return native().run(*arguments)
+
+    runner = get_runner(2)
+    check_chain(runner, seed=3)  # which starts the workers
+    monkeypatch.setattr(runner, "slice_ns", -1)
+    monkeypatch.setattr(threads, "native", lambda: SimpleNamespace(run=counted))
+    for flags, expected in ((0, 8), (PARALLEL, 1), (PARALLEL | BARRIER, 8)):
+        calls = 0
+        naps(8, 1, flags).run(runner)
+        assert calls == expected
+
+
 def test_resumed_threads_still_wait_for_those_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    # When thread 0 pauses before the last step, threads 1 and 3 are in one of their naps, their
-    # shares of `middle` still to be done. Threads 2 and 0 must not read those before that.
+    # When thread 0 wants to pause, threads 1 and 3 are in one of their naps, their shares of
+    # `middle` still to be done. Threads 2 and 0 must not read those before that.
     runner, extent = get_runner(4), np.array([4])
     monkeypatch.setattr(runner, "slice_ns", 100_000)
     for _ in range(10):
@@ -64,7 +85,7 @@ def test_resumed_threads_still_wait_for_those_behind(monkeypatch: pytest.MonkeyP
         np.testing.assert_array_equal(last, 3 * expected[::-1] + np.arange(4))
 
 
-@pytest.mark.parametrize("flags", [0, PARALLEL, PARALLEL | BARRIER])
+@pytest.mark.parametrize("flags", [0, BARRIER, PARALLEL | BARRIER])
 def test_exception_from_a_signal_ends_the_run_between_two_steps(flags: int) -> None:
     class Enough(Exception):
         pass
