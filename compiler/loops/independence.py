@@ -38,8 +38,8 @@ class Doubt:
         return f"{text} may meet {self.second.kind.value} {other} in another iteration"
 
 
-def prove_race_free(kernel: Kernel) -> list[str]:
-    """What may be wrong with the parallel and vector loops of a kernel; empty if they are proved.
+def possible_races(kernel: Kernel) -> list[str]:
+    """Why parallel and vector loops of a kernel may race; empty if it is proved that none does.
 
     Their iterations must not write what another iteration reads or writes, except that a vector
     loop may accumulate into places that are the same in all its lanes.
