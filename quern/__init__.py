@@ -25,7 +25,7 @@ _HOMES: dict[str, str] = {
     ".frontends.compile": "compile draw interpret",
     ".frontends.gradient_flow": "gradient_flow",
     ".frontends.networkx": "from_networkx to_networkx",
-    ".frontends.nn.autograd": "inference_mode no_grad",
+    ".frontends.nn.autograd": "enable_grad inference_mode no_grad set_grad_enabled",
     ".frontends.nn.dtypes": "bool double float float32 float64 int int32 int64 long uint8",
     ".frontends.nn.functional.create": """
         arange bernoulli empty empty_like eye full full_like linspace ones ones_like rand
@@ -103,8 +103,10 @@ if TYPE_CHECKING:
     from .frontends.networkx import from_networkx as from_networkx
     from .frontends.networkx import to_networkx as to_networkx
     from .frontends.nn import autograd as autograd
+    from .frontends.nn.autograd import enable_grad as enable_grad
     from .frontends.nn.autograd import inference_mode as inference_mode
     from .frontends.nn.autograd import no_grad as no_grad
+    from .frontends.nn.autograd import set_grad_enabled as set_grad_enabled
     from .frontends.nn.dtypes import bool as bool
     from .frontends.nn.dtypes import double as double
     from .frontends.nn.dtypes import float as float

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import test_ops_activation
 import test_ops_ctc
+import test_ops_custom
 import test_ops_einsum
 import test_ops_grid
 import test_ops_indexing
@@ -39,6 +40,7 @@ from quern.compiler.types import Array, DType, TensorType
 
 _MODULES = (
     test_ops_activation,
+    test_ops_custom,
     test_ops_einsum,
     test_ops_grid,
     test_ops_indexing,

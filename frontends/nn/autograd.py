@@ -14,6 +14,18 @@ from ...compiler.autodiff import gradients
 from ...compiler.errors import GradientError
 from ...compiler.tensor import Tensor
 from .context import current_trace, require_trace
+from .function import Function, FunctionContext
+
+
+@contextmanager
+def set_grad_enabled(mode: bool) -> Iterator[None]:
+    """Gradients flow through what is computed inside, or not; as `with` or as a decorator."""
+    trace = current_trace()
+    if trace is None:
+        yield
+        return
+    with trace.graph.scope(detached=not mode):
+        yield
 
 
 @contextmanager
@@ -22,15 +34,18 @@ def no_grad() -> Iterator[None]:
 
     Modules called on arrays compute no gradients anyway.
     """
-    trace = current_trace()
-    if trace is None:
-        yield
-        return
-    with trace.graph.scope(detached=True):
+    with set_grad_enabled(False):
         yield
 
 
 inference_mode = no_grad
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Gradients flow through what is computed inside, also inside of `no_grad`."""
+    with set_grad_enabled(True):
+        yield
 
 
 def grad(
@@ -74,4 +89,12 @@ def _several(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
-__all__ = ["grad", "inference_mode", "no_grad"]
+__all__ = [
+    "Function",
+    "FunctionContext",
+    "enable_grad",
+    "grad",
+    "inference_mode",
+    "no_grad",
+    "set_grad_enabled",
+]

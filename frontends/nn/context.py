@@ -154,10 +154,10 @@ class Trace:
 
 @dataclass(eq=False)
 class BodyTrace(Trace):
-    """The step of a recurrence on its way to a body: states of modules are read from outside.
+    """A graph inside of an operation on its way: states of modules are read from outside.
 
     Attributes:
-        outer: the trace that the recurrence belongs to.
+        outer: the trace that the operation belongs to.
         captured: what stands for the states out there, in order of the inputs added for them.
     """
 
@@ -166,7 +166,7 @@ class BodyTrace(Trace):
 
     @contextmanager
     def running(self) -> Iterator[Trace]:
-        """Modules called inside are part of the step."""
+        """Modules called inside are part of the body."""
         assert self.outer is not None
         self._paths, self._keys = self.outer._paths, self.outer._keys
         token = _CURRENT.set(self)
@@ -180,11 +180,15 @@ class BodyTrace(Trace):
         if state not in self._values:
             assert self.outer is not None
             there = self.outer.graph.tensor(self.outer.value_of(state))
-            self.captured.append(there)
             self.graph._reserved.discard(there.value.node)
-            with self.graph.scope(prefix=""):
-                self._values[state] = self.graph.input(there.type, there.value.node).value
+            self._values[state] = self._capture(there).value
         return self._values[state]
+
+    def _capture(self, there: Tensor) -> Tensor:
+        """What stands in the body for a value from outside."""
+        self.captured.append(there)
+        with self.graph.scope(prefix=""):
+            return self.graph.input(there.type, there.value.node)
 
     def assign(self, state: State, tensor: Tensor) -> None:
         key = self._keys.get(state, state.kind)
@@ -196,6 +200,25 @@ class BodyTrace(Trace):
         raise UsageError(
             "there is no dropout inside of the step of a recurrence; drop elements of its sequences"
         )
+
+
+@dataclass(eq=False)
+class FunctionTrace(BodyTrace):
+    """An autograd.Function on its way to the bodies of its two directions."""
+
+    def assign(self, state: State, tensor: Tensor) -> None:
+        key = self._keys.get(state, state.kind)
+        raise UsageError(
+            f"{key} is assigned in an autograd.Function; return what it becomes, assign it where "
+            "the function is applied"
+        )
+
+    def random(self) -> tuple[int, Tensor, Tensor]:
+        assert self.outer is not None
+        stream, seed, step = self.outer.random()
+        if self._rng is None:
+            self._rng = self._capture(seed), self._capture(step)
+        return stream, *self._rng
 
 
 def current_trace() -> Trace | None:
