@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph
 from quern.compiler.ops.base import Op
 from quern.compiler.ops.leaf import Leaf
+from quern.compiler.passes.base import Pass
 from quern.compiler.types import Array
 
 F = np.float32
@@ -28,6 +29,13 @@ def same(before: Graph, after: Graph, feeds: Mapping[str, Array], rtol: float = 
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
         np.testing.assert_allclose(found[name], array, rtol, rtol, err_msg=name)
+
+
+def transformed(graph: Graph, passes: Iterable[Pass]) -> Graph:
+    """The graph after passes, one after the other."""
+    for step in passes:
+        graph = step.apply(graph)
+    return graph
 
 
 def live(graph: Graph) -> list[Op]:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from loop_kernels import (
     F32,
-    I64,
     WRITTEN,
     add,
     convolution,
@@ -51,7 +50,6 @@ from quern.compiler.loops.ir import (
     index,
     loop_nest,
 )
-from quern.compiler.loops.written import covers, reads, writes
 from quern.compiler.types import DType
 
 
@@ -187,49 +185,3 @@ def test_no_more_is_written_than_counted(kernel: Kernel) -> None:
     for buffer, array in zip(kernel.parameters, arrays, strict=True):
         if buffer in WRITTEN:
             assert 8 * np.count_nonzero(array != fill) <= written.get(buffer.name, 0)
-
-
-# -- what is read and written ---------------------------------------------------------------------
-
-
-def test_reads_and_writes() -> None:
-    scratch, y = Buffer("s", (4,), F32, Space.SCRATCH), Buffer("y", (4,))
-    body = (Store(scratch, (i,), x), Accumulate(y, (i,), ReduceOp.ADD, number(1.0)))
-    kernel = Kernel("both", (X, y), (For(i, 4, body),), (scratch,))
-    assert reads(kernel) == {X, y}
-    assert writes(kernel) == {scratch, y}
-
-
-@pytest.mark.parametrize(
-    ("place", "size", "covered"),
-    [
-        (i * 3 + j, 12, True),
-        (j * 4 + i, 12, True),
-        (11 - i * 3 - j, 12, True),
-        (i + j, 6, True),
-        (i * 3 + j, 13, False),
-        (i * 4 + j, 15, False),
-        (i * 3 + j + 1, 13, False),
-        (i, 4, True),
-        (i % 2, 2, False),  # true, but not proved
-    ],
-    ids=repr,
-)
-def test_covering(place: Expr, size: int, covered: bool) -> None:
-    y = Buffer("y", (size,))
-    nest = loop_nest(((i, 4), (j, 3)), (Store(y, (place,), number(0.0)),))
-    assert covers(Kernel("fill", (y,), nest), y) is covered
-
-
-def test_pieces_cover_together_and_guarded_stores_do_not_count() -> None:
-    y = Buffer("y", (10,))
-    first = For(i, 8, (Store(y, (i,), number(0.0)),))
-    rest = For(i, 2, (Store(y, (i + 8,), number(0.0)),))
-    assert covers(Kernel("pieces", (y,), (rest, first)), y)
-    assert not covers(Kernel("pieces", (y,), (first,)), y)
-    for condition in (i < 1, Load(Buffer("p", (), DType.BOOL), ())):
-        guarded = For(i, 10, (If(condition, (Store(y, (i,), number(0.0)),)),))
-        assert not covers(Kernel("if", (y, Buffer("p", (), DType.BOOL)), (guarded,)), y)
-    summed = For(i, 10, (Accumulate(y, (i,), ReduceOp.ADD, number(0.0)),))
-    assert not covers(Kernel("sum", (y,), (summed,)), y)
-    assert covers(Kernel("empty", (Buffer("z", (0,), I64),), ()), Buffer("z", (0,), I64))

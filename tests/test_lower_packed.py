@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import check_kernels
+from passes import transformed
 
 import quern as qn
 from quern import nn
@@ -149,8 +150,7 @@ def test_golden_step_of_an_lstm() -> None:
     net = nn.LSTM(16, 32)
     graph = qn.trace(lambda x: {"y": net(x)[0]}, qn.spec(10, 8, 16))
     target = Target("x86-64", ("avx", "avx2", "fma"), 256)
-    for step in standard_passes(target=target):
-        graph = step.apply(graph)
+    graph = transformed(graph, standard_passes(target=target))
     (node,) = (n for n in graph.nodes() if isinstance(n.op, Recurrence))
     body = node.op.body.graph
     (group,) = partition(body)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
-from passes import same
+from passes import same, transformed
 
 import quern as qn
 from quern import nn
@@ -39,9 +39,7 @@ def named(graph: Graph, feeds: Iterable[Array]) -> dict[str, Array]:
 def passed(forward: Callable[..., Tensor], *feeds: Array) -> Graph:
     """The network behind all passes but those that choose layouts; it computes the same."""
     declared = qn.trace(forward, *map(qn.spec, feeds))
-    graph = declared
-    for step in standard_passes(target=Target.named("avx2")):
-        graph = step.apply(graph)
+    graph = transformed(declared, standard_passes(target=Target.named("avx2")))
     same(declared, graph, named(declared, feeds), rtol=1e-5)
     return graph
 

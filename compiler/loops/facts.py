@@ -15,7 +15,6 @@ from .affine import Algebra, Form, Interval, Kind, Known, fits
 # How many facts and atoms are combined for a bound: a glance, and as many as are of any use.
 GLANCE, DEPTH = 1, 5
 _BUDGET = 400
-_NOTHING: Known = ()
 
 
 class Facts:

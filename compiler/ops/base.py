@@ -203,11 +203,6 @@ def op_class(name: str) -> type[Op] | None:
     return _REGISTRY.get(name) or op_classes().get(name)
 
 
-def op_names() -> list[str]:
-    """The names of all operations, for error messages and documentation."""
-    return list(op_classes())
-
-
 def field_types(cls: type[Op]) -> dict[str, Any]:
     """The declared type of each attribute of an operation."""
     if cls not in _FIELD_TYPES:

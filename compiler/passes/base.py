@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..graph import Graph
@@ -22,15 +21,3 @@ class Pass:
     @abstractmethod
     def apply(self, graph: Graph) -> Graph:
         """A new graph of the same meaning; the given one stays as it is."""
-
-
-@dataclass(frozen=True)
-class Pipeline(Pass):
-    """Passes one after the other."""
-
-    passes: Sequence[Pass]
-
-    def apply(self, graph: Graph) -> Graph:
-        for step in self.passes:
-            graph = step.apply(graph)
-        return graph

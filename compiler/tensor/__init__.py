@@ -7,6 +7,6 @@ the class; the functions that are its methods lie beside it, by family.
 from __future__ import annotations
 
 from .handle import Tensor
-from .promotion import Scalar, broadcast_all, promote
+from .promotion import Scalar, promote
 
-__all__ = ["Scalar", "Tensor", "broadcast_all", "promote"]
+__all__ = ["Scalar", "Tensor", "promote"]

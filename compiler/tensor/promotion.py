@@ -1,4 +1,4 @@
-"""Operands of several kinds as tensors of one dtype, or one shape."""
+"""Operands of several kinds as tensors of one dtype."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 import numpy as np
 
 from ..errors import ShapeError
-from ..types import Array, DType, broadcast_shapes
+from ..types import Array, DType
 
 if TYPE_CHECKING:
     from .handle import Tensor
@@ -75,9 +75,3 @@ def as_tensor(x: Tensor | Array | Scalar | list[int], like: Tensor) -> Tensor:
 def as_float(x: Tensor) -> Tensor:
     """Integers and truths as float32, floats as they are."""
     return x if x.dtype.is_float else x.cast(DType.FLOAT32)
-
-
-def broadcast_all(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """All tensors in their common shape."""
-    shape = broadcast_shapes(*(t.shape for t in tensors))
-    return tuple(t.broadcast_to(shape) for t in tensors)

@@ -7,7 +7,6 @@ from ...compiler.types import TensorType
 from ..nn.activation import ReLU
 from ..nn.container import Sequential
 from ..nn.dropout import Dropout
-from ..nn.functional.loss import cross_entropy, smooth_l1_loss
 from ..nn.linear import Linear
 from ..nn.module import Module
 from .alexnet import AlexNet
@@ -62,21 +61,6 @@ class ClassifyAndLocalize(Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.trunk(image)
         return {"logits": self.classifier(features), "box": self.box(features)}
-
-
-def localization_loss(
-    logits: Tensor, box: Tensor, label: Tensor, target: Tensor, weight: float = 1.0
-) -> Tensor:
-    """Cross-entropy of the class plus `weight` times the smooth L1 distance of the box.
-
-    Arguments:
-        logits: (N, num_classes).
-        box: (N, 4).
-        label: (N,), integers.
-        target: (N, 4).
-        weight: of the second term.
-    """
-    return cross_entropy(logits, label) + smooth_l1_loss(box, target) * weight
 
 
 class DeepPose(Module):
