@@ -1,10 +1,11 @@
-"""Recurrent layers and cells, with PyTorch's arguments, initial contents and state-dict keys."""
+"""Recurrent layers, with PyTorch's arguments, initial contents and state-dict keys."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ...compiler.errors import ShapeError, UsageError
 from ...compiler.tensor import Tensor
@@ -17,12 +18,12 @@ from .functional.recurrent import (
     Gated,
     LongShortTerm,
     Weights,
-    run_cell,
     run_layers,
     valid_steps,
 )
 from .linear import empty
 from .module import Layer
+from .packed import PackedSequence
 from .state import Parameter
 
 States = tuple[Tensor, ...]
@@ -102,7 +103,8 @@ class RecurrentLayers(Recurrent):
     The input is (T, B, I), (B, T, I) with `batch_first`, or (T, I) for one sequence. Initial states
     are (layers * directions, B, size), zeros by default. The output is (T, B, directions * size),
     that of the last layer, beside the final states. `lengths` (B,) tells how many steps each
-    sequence has: what comes after them changes nothing, and gives 0.
+    sequence has: what comes after them changes nothing, and gives 0. A PackedSequence, which has
+    its own, gives another one.
 
     Parameters are weight_ih_l0 (gates * H, I), weight_hh_l0 (gates * H, size), bias_ih_l0 and
     bias_hh_l0 (gates * H,), and the same for each layer, l1, …, and direction, l0_reverse.
@@ -143,12 +145,26 @@ class RecurrentLayers(Recurrent):
         directions = ("", "_reverse")[: self.num_directions]
         return [f"_l{layer}{d}" for layer in range(self.num_layers) for d in directions]
 
-    def _run(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
-        """The output and the final states of all layers, in the axes of the input."""
+    def _run(
+        self, x: Tensor | PackedSequence, given: object, lengths: Tensor | None
+    ) -> tuple[Any, States]:
+        """The output, of the kind and in the axes of the input, and the final states."""
+        if isinstance(x, PackedSequence):
+            if lengths is not None:
+                raise UsageError("a PackedSequence has lengths of its own; leave the others out")
+            self._check_input(x.padded, *"TBI")
+            output, last = self._over_time(x.padded, given, x.lengths)
+            return PackedSequence(output, x.lengths), last
         self._check_input(x, *("BTI" if self.batch_first else "TBI"))
         if x.rank == 2:
             return self._run_one(x, given, lengths)
-        x = x.transpose(0, 1) if self.batch_first else x
+        if not self.batch_first:
+            return self._over_time(x, given, lengths)
+        output, last = self._over_time(x.transpose(0, 1), given, lengths)
+        return output.transpose(0, 1), last
+
+    def _over_time(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
+        """The output (T, B, *) and the final states of all layers."""
         steps, batch, _ = x.shape
         count = self.num_layers * self.num_directions
         if given is None:
@@ -169,8 +185,7 @@ class RecurrentLayers(Recurrent):
             layers = [[replace(layers[0][0], name=name)]]
         dropout = self.dropout if self.training else 0.0
         with x.graph.scope(prefix=prefix):
-            output, last = run_layers(self.cell, x, layers, mask, dropout)
-        return output.transpose(0, 1) if self.batch_first else output, last
+            return run_layers(self.cell, x, layers, mask, dropout)
 
     def _direction(self, suffix: str, states: States) -> Direction:
         """One direction of one layer, that of a suffix."""
@@ -232,10 +247,19 @@ class RNN(RecurrentLayers):
         self.nonlinearity = nonlinearity
 
     def forward(
-        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, hx, lengths)
         return output, h
+
+
+def long_short_term(size: int, projected: int, peepholes: bool, coupled: bool) -> LongShortTerm:
+    """The cell of an LSTM that is described by these."""
+    gates = 3 if coupled else 4
+    return LongShortTerm(size, projected, gates, peepholes=peepholes, coupled=coupled)
 
 
 class LSTM(RecurrentLayers):
@@ -266,15 +290,15 @@ class LSTM(RecurrentLayers):
         peepholes: bool = False,
         coupled: bool = False,
     ) -> None:
-        cell = _long_short_term(hidden_size, proj_size, peepholes, coupled)
+        cell = long_short_term(hidden_size, proj_size, peepholes, coupled)
         super().__init__(cell, input_size, num_layers, bias, batch_first, dropout, bidirectional)
 
     def forward(
         self,
-        input: Tensor,
+        input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None = None,
         lengths: Tensor | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Any, tuple[Tensor, Tensor]]:
         output, (h, c) = self._run(input, hx, lengths)
         return output, (h, c)
 
@@ -300,85 +324,10 @@ class GRU(RecurrentLayers):
         super().__init__(cell, input_size, num_layers, bias, batch_first, dropout, bidirectional)
 
     def forward(
-        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, hx, lengths)
         return output, h
-
-
-def _long_short_term(size: int, projected: int, peepholes: bool, coupled: bool) -> LongShortTerm:
-    gates = 3 if coupled else 4
-    return LongShortTerm(size, projected, gates, peepholes=peepholes, coupled=coupled)
-
-
-# -- cells ----------------------------------------------------------------------------------------
-
-
-class RecurrentCell(Recurrent):
-    """Base of single steps: input (B, I) or (I,), states (B, H) or (H,), zeros by default.
-
-    Parameters are weight_ih (gates * H, I), weight_hh (gates * H, H), bias_ih and bias_hh.
-    """
-
-    def __init__(self, cell: Cell, input_size: int, bias: bool) -> None:
-        super().__init__(cell, input_size, bias)
-        self._add_cell(input_size)
-        self.reset_parameters()
-
-    def _run(self, x: Tensor, given: object) -> States:
-        self._check_input(x, *"BI")
-        states = self._as_states(given, x, x.shape[:-1])
-        if x.rank == 2:
-            return run_cell(self.cell, x, states, self._weights())
-        rows = [s.unsqueeze(0) for s in states]
-        after = run_cell(self.cell, x.unsqueeze(0), rows, self._weights())
-        return tuple(s.squeeze(0) for s in after)
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
-
-
-class RNNCell(RecurrentCell):
-    """One step of RNN: (input, h) gives h."""
-
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
-    ) -> None:
-        super().__init__(Elman(hidden_size, nonlinearity=nonlinearity), input_size, bias)
-        self.nonlinearity = nonlinearity
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        (h,) = self._run(input, hx)
-        return h
-
-
-class LSTMCell(RecurrentCell):
-    """One step of LSTM, perhaps with peepholes or coupled gates: (input, (h, c)) gives (h, c)."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        peepholes: bool = False,
-        coupled: bool = False,
-    ) -> None:
-        super().__init__(_long_short_term(hidden_size, 0, peepholes, coupled), input_size, bias)
-
-    def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        h, c = self._run(input, hx)
-        return h, c
-
-
-class GRUCell(RecurrentCell):
-    """One step of GRU: (input, h) gives h."""
-
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
-        super().__init__(Gated(hidden_size), input_size, bias)
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        (h,) = self._run(input, hx)
-        return h

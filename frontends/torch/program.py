@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from ...compiler.errors import SourceLocation, UsageError
@@ -16,6 +17,11 @@ from .table import OPERATORS
 
 # Operators that there is no function for are taken apart, and what they become perhaps once more.
 _MOST_ROUNDS = 4
+
+_OF_PACKED = (
+    "it exports no packed sequences: write the module with quern.nn, where nn.utils.rnn packs "
+    "them, and give it the weights by load_state_dict"
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,21 @@ def export(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Progra
         except Exception as error:
             # Whatever the module's own code raises, and everything that export finds amiss.
             lines = str(error).strip().splitlines() or [type(error).__name__]
+            advice = _OF_PACKED if _is_of_packed(error) else "see torch.export"
             raise UsageError(
-                f"PyTorch cannot export {type(module).__name__}: {lines[0]}; see torch.export"
+                f"PyTorch cannot export {type(module).__name__}: {lines[0]}; {advice}"
             ) from error
     return Program(exported)
+
+
+def _is_of_packed(error: Exception) -> bool:
+    """Whether it comes from packed sequences, or from a recurrent layer that reads one."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return any(
+        f.f_globals.get("__name__") == "torch.nn.utils.rnn"
+        or f.f_locals.get("batch_sizes") is not None
+        for f in frames
+    )
 
 
 def _targets(exported: Any) -> set[Any]:

@@ -154,6 +154,8 @@ from ..frontends.nn.recurrent import (
     GRU,
     LSTM,
     RNN,
+)
+from ..frontends.nn.recurrent_cells import (
     GRUCell,
     LSTMCell,
     RNNCell,
@@ -186,7 +188,7 @@ from ..frontends.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
-from . import functional, init
+from . import functional, init, utils
 
 __all__ = [
     "CELU",
@@ -343,4 +345,5 @@ __all__ = [
     "ZeroPad3d",
     "functional",
     "init",
+    "utils",
 ]
