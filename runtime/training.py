@@ -73,7 +73,7 @@ class Run:
         step: number of steps done in all.
         samples: that went through in this epoch.
         seconds: spent on steps in this epoch.
-        sums: over the samples of this epoch, of each value.
+        sums: over the samples of this epoch, of what each figure follows from: an array.
         history: a record of each epoch that is over.
         best: least value so far of what early stopping looks at.
         best_epoch: the epoch that gave it.
@@ -84,24 +84,32 @@ class Run:
     step: int = 0
     samples: int = 0
     seconds: float = 0.0
-    sums: Values = field(default_factory=dict)
+    sums: dict[str, Any] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     best: float | None = None
     best_epoch: int = 0
 
-    def add(self, values: Mapping[str, float], samples: int, seconds: float) -> None:
+    def add(self, means: Mapping[str, Array], samples: int, seconds: float) -> None:
         """One more step."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * samples
+        for name, mean in means.items():
+            self.sums[name] = np.add(self.sums.get(name, 0.0), mean * samples)
         self.batch += 1
         self.step += 1
         self.samples += samples
         self.seconds += seconds
 
-    def means(self) -> Values:
-        """Of the epoch so far, with the speed."""
-        values = {name: total / self.samples for name, total in self.sums.items()}
-        return {**values, "samples_per_second": self.samples / max(self.seconds, 1e-9)}
+    def means(self) -> dict[str, Array]:
+        """Over the samples of the epoch so far."""
+        return {name: np.divide(total, self.samples) for name, total in self.sums.items()}
+
+    def rate(self) -> float:
+        """Samples per second."""
+        return self.samples / max(self.seconds, 1e-9)
+
+    def facts(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        sums = {name: np.asarray(total).tolist() for name, total in self.sums.items()}
+        return {**asdict(self), "sums": sums}
 
     def close_epoch(self, record: Record) -> None:
         """The epoch is over."""
@@ -129,7 +137,8 @@ class Loop:
 
     Attributes:
         batches: what it learns from.
-        step: takes a batch, changes `state`, gives what is known of the step.
+        step: takes a batch, changes `state`, gives means over its rows by name.
+        figures: what is reported, from means over rows.
         state: contents of all states, by name.
         identity: what a run that goes on from a checkpoint must have in common with the one that
             wrote it.
@@ -147,7 +156,8 @@ class Loop:
     """
 
     batches: Batches
-    step: Callable[[Batch], Values]
+    step: Callable[[Batch], Mapping[str, Array]]
+    figures: Callable[[Mapping[str, Array]], Values]
     state: Mapping[str, Array]
     identity: Mapping[str, Any]
     epochs: int | None = None
@@ -200,15 +210,13 @@ class Loop:
                     self._save()
                     return
         values = {f"val_{k}": v for k, v in self.validate().items()} if self.validate else {}
-        means = run.means()
-        rate = means.pop("samples_per_second")
         record = {
             "epoch": run.epoch + 1,
             "step": run.step,
-            **means,
+            **self.figures(run.means()),
             **values,
             **self.about(),
-            "samples_per_second": round(rate, 1),
+            "samples_per_second": round(run.rate(), 1),
             "seconds": round(run.seconds, 3),
         }
         with self._interrupts.deferred():
@@ -224,12 +232,13 @@ class Loop:
         run = self.current
         with self._interrupts.deferred():
             begin = time.perf_counter()
-            values = self.step(batch)
-            run.add(values, batch.count, time.perf_counter() - begin)
+            means = self.step(batch)
+            run.add(means, batch.count, time.perf_counter() - begin)
             if self.checkpoint_every and run.step % self.checkpoint_every == 0:
                 self._save()
         if self.display.is_due():
-            self.display.step(run.epoch + 1, run.step, run.means())
+            values = {**self.figures(run.means()), "samples_per_second": run.rate()}
+            self.display.step(run.epoch + 1, run.step, values)
         self._call_back()
 
     def _call_back(self) -> None:
@@ -283,7 +292,7 @@ class Loop:
 
     def _save(self) -> None:
         if self.checkpoint is not None:
-            facts = {"run": asdict(self.current), "identity": dict(self.identity)}
+            facts = {"run": self.current.facts(), "identity": dict(self.identity)}
             save_checkpoint(Checkpoint(self.state, self._best, facts), self.checkpoint)
 
     def _load(self) -> None:

@@ -13,7 +13,7 @@ from ...compiler.guard import build_guarded_step
 from ...compiler.tensor import Tensor
 from ...compiler.training import Optimizer
 from ...compiler.types import Array, TensorType
-from ...runtime.data import Inputs
+from ...runtime.data import Inputs, Targets, named_targets
 from ..nn.context import Trace
 from ..nn.module import Module
 from ..nn.structure import map_structure
@@ -86,14 +86,14 @@ class Traces:
         model: the network.
         objective: losses and metrics.
         signature: what the network takes.
-        targets: an example of the targets, (rows, …).
+        targets: an example of the targets, (rows, …), as they are given to losses.
         seed: where dropout's random numbers start from.
     """
 
     model: Module
     objective: Objective
     signature: Signature
-    targets: Array
+    targets: Targets
     seed: int
 
     def training_step(self, rows: int, optimizer: Optimizer, watch_gradients: bool) -> Traced:
@@ -101,11 +101,11 @@ class Traces:
 
         def build(graph: Graph) -> tuple[tuple[str, ...], Any]:
             names, tensors = self._inputs(graph, rows)
-            target = graph.input(batched(row_of(self.targets), rows), TARGET)
+            targets, target = self._targets(graph, rows)
             outputs = self.signature.call(self.model, tensors)
             values = self.objective.measure(outputs, target)
             graph.outputs.update({name: t.value for name, t in values.items()})
-            return (*names, target.value.node), tuple(values)
+            return (*names, *targets), tuple(values)
 
         traced = self._trace("training", True, build)
         step = build_guarded_step(traced.graph, "loss", optimizer, watch_gradients)
@@ -128,10 +128,10 @@ class Traces:
                 return tensor
 
             outputs = map_structure(network.result, declare)
-            target = graph.input(batched(row_of(self.targets), rows), TARGET)
+            targets, target = self._targets(graph, rows)
             values = self.objective.measure(outputs, target)
             graph.outputs.update({name: t.value for name, t in values.items()})
-            return (*inputs, target.value.node), tuple(values)
+            return (*inputs, *targets), tuple(values)
 
         return without_updates(self._trace("measure", False, build))
 
@@ -140,6 +140,15 @@ class Traces:
             name: graph.input(batched(type, rows), name) for name, type in self.signature.inputs
         }
         return [t.value.node for t in tensors.values()], tensors
+
+    def _targets(self, graph: Graph, rows: int) -> tuple[list[str], Any]:
+        """Inputs for the targets in the order of `named_targets`, and what a loss gets of them."""
+        inputs = {
+            name: graph.input(batched(row_of(array), rows), f"{TARGET}.{name}" if name else TARGET)
+            for name, array in named_targets(self.targets).items()
+        }
+        target = map_structure(self.targets, lambda name, _: inputs[name])
+        return [t.value.node for t in inputs.values()], target
 
     def _trace(
         self, title: str, training: bool, build: Callable[[Graph], tuple[tuple[str, ...], Any]]

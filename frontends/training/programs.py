@@ -15,7 +15,7 @@ from ...compiler.evaluate import evaluate
 from ...compiler.ops.leaf import State as StateNode
 from ...compiler.training import Optimizer
 from ...compiler.types import Array
-from ...runtime.data import Inputs
+from ...runtime.data import Inputs, Targets, named_targets, row_count
 from ...runtime.executable import Executable, aligned_copy
 from ...runtime.training import check_state, restore
 from ..nn.module import Module
@@ -88,15 +88,16 @@ class Programs:
         self.dtype = np.dtype(np.float32)
         self.refresh()
 
-    def step(self, inputs: Inputs, targets: Array) -> Program:
+    def step(self, inputs: Inputs, targets: Targets) -> Program:
         """The training step for batches like this one."""
         self.refresh()
-        signature, key = self._key(inputs, targets, "step")
+        signature, rows = self.signature(inputs), row_count(targets)
+        key = ("step", _types(targets), signature)
         if key not in self._programs:
             traces = self._traces(signature, targets)
             with self._only_learned():
-                traced = traces.training_step(len(targets), self.optimizer, self.watch_gradients)
-            self._programs[key] = self._compile(traced, signature, len(targets))
+                traced = traces.training_step(rows, self.optimizer, self.watch_gradients)
+            self._programs[key] = self._compile(traced, signature, rows)
             live = {n.name for n in traced.graph.leaves(StateNode)} | self._states.keys()
             self.arrays = {k: v for k, v in self.arrays.items() if k in live}
         return self._programs[key]
@@ -112,23 +113,24 @@ class Programs:
         return self._programs[key]
 
     def measure(
-        self, net: Program, outputs: Mapping[str, Array], targets: Array
+        self, net: Program, outputs: Mapping[str, Array], targets: Targets
     ) -> dict[str, Array]:
-        """Loss and metrics of a network's outputs.
+        """Loss and metrics of a network's outputs, as `Objective.measure` gives them.
 
         A last batch of fewer rows is measured by NumPy: what depends on the number of rows would
         have to be compiled again for so little work.
         """
-        arrays = [outputs[name] for name in net.traced.graph.outputs] + [targets]
-        full = len(targets) == net.rows
-        key = ("measure", net.rows, len(targets), net.signature, targets.dtype, targets.shape)
+        arrays = [outputs[name] for name in net.traced.graph.outputs]
+        arrays += named_targets(targets).values()
+        rows = row_count(targets)
+        key = ("measure", net.rows, _types(targets), net.signature)
         traces = self._traces(net.signature, targets)
-        if full:
+        if rows == net.rows:
             if key not in self._programs:
                 traced = traces.measure(net.rows, net.traced, net.rows)
                 self._programs[key] = self._compile(traced, net.signature, net.rows)
             return self._programs[key].run(arrays)
-        traced = traces.measure(len(targets), net.traced, net.rows)
+        traced = traces.measure(rows, net.traced, net.rows)
         feeds = dict(zip(traced.inputs, arrays, strict=True))
         return evaluate(traced.graph, {**self.arrays, **feeds}).outputs
 
@@ -202,11 +204,7 @@ class Programs:
 
     # -- compiling --------------------------------------------------------------------------------
 
-    def _key(self, inputs: Inputs, targets: Array, kind: str) -> tuple[Signature, Any]:
-        signature = self.signature(inputs)
-        return signature, (kind, targets.shape, targets.dtype, signature)
-
-    def _traces(self, signature: Signature, targets: Array) -> Traces:
+    def _traces(self, signature: Signature, targets: Targets) -> Traces:
         return Traces(self.model, self.objective, signature, targets, self.seed)
 
     def _compile(self, traced: Traced, signature: Signature, rows: int) -> Program:
@@ -221,3 +219,8 @@ class Programs:
         compiled = compile_graph(traced.graph, self._options)
         executable = Executable(compiled.image, self.threads, self.arrays, share=True)
         return Program(traced, executable, signature, rows)
+
+
+def _types(targets: Targets) -> tuple[Any, ...]:
+    """Names, shapes and dtypes."""
+    return type(targets), *((k, a.shape, a.dtype) for k, a in named_targets(targets).items())

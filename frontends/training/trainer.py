@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,16 @@ from ...compiler.passes.checkpoint import Wanted
 from ...compiler.passes.checkpoint_steps import CheckpointSteps
 from ...compiler.types import Array
 from ...runtime.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ...runtime.data import Batch, Batches, Inputs, Transform
+from ...runtime.data import (
+    Batch,
+    Batches,
+    Inputs,
+    Targets,
+    Transform,
+    map_targets,
+    named_targets,
+    row_count,
+)
 from ...runtime.executable import Executable
 from ...runtime.log import Record
 from ...runtime.progress import display
@@ -50,9 +60,14 @@ class Trainer:
         model: the module.
         loss: what is made small: a module or function of (outputs, targets), the name of a loss
             function ("cross_entropy"), or several of these, listed or by name, whose sum counts.
+            Where each row has several targets, modules and named functions are of one output and
+            its target each: of those at the same place of the list, or of the same name.
         optimizer: from `quern.optim`.
-        metrics: what else is reported: names ("accuracy") or functions of (outputs, targets) by
-            name. By default the accuracy, where the targets are classes.
+        metrics: what else is reported: names ("accuracy", "top_5_accuracy", "precision", "recall",
+            "f1", "mean_iou", "mae", "rmse", any loss), or functions of (outputs, targets) by name.
+            By default the accuracy, where the targets are classes. Those of classes follow from all
+            rows; means over classes are over those that occur. A function gives one float, whose
+            mean over rows is reported.
         threads: that run the steps; QUERN_NUM_THREADS or the usable processors by default.
         seed: of the order of the rows, of transforms and of dropout.
         parameters: those that are learned, `generator.parameters()`; the others stay as they are,
@@ -131,9 +146,9 @@ class Trainer:
         that do not fill one are left out of that epoch.
 
         Arguments:
-            data: arrays (x, y), where x may be a tuple or dict of inputs, a Dataset, Splits,
-                Batches, or the name of data ("digits"). Batches keep their own size, order and
-                transform.
+            data: arrays (x, y), where x may be a tuple or dict of inputs and y one of targets, a
+                Dataset, Splits, Batches, or the name of data ("digits"). Batches keep their own
+                size, order and transform.
             epochs: to be done in all; 1 where `steps` is not given either.
             validation: data to evaluate after every epoch; the test part where `data` has one.
             batch_size: rows of a step; all rows where there are fewer.
@@ -175,6 +190,7 @@ class Trainer:
         return Loop(
             batches,
             lambda batch: self._step(program, batch),
+            self._figures,
             dict(self._programs.arrays),
             self._identity(batches),
             1 if epochs is None and steps is None else epochs,
@@ -195,7 +211,7 @@ class Trainer:
 
         Arguments:
             x: inputs, (rows, …), or a tuple or dict of them.
-            y: targets, (rows, …).
+            y: targets, (rows, …), or a tuple or dict of them.
 
         Returns:
             Loss and metrics of the batch, before the step.
@@ -207,7 +223,7 @@ class Trainer:
         (batch,) = evaluation_batches(
             as_rows((x, y), self._names), None, self._programs.dtype
         ).batches(0)
-        return self._step(self._step_program(batch), batch)
+        return self._figures(self._step(self._step_program(batch), batch))
 
     def evaluate(self, data: Data, batch_size: int = 64) -> Values:
         """Loss and metrics over all rows, in inference mode; of data with a test part, over that.
@@ -218,13 +234,13 @@ class Trainer:
         rows, held_out = as_splits(data, self._names)
         batches = evaluation_batches(held_out or rows, batch_size, self._programs.dtype)
         net = self._network(batches)
-        totals: Values = {}
+        totals: dict[str, Any] = {}
         for batch in batches.batches(0):
             outputs = {k: _real(v, batch) for k, v in self._run(net, batch.inputs).items()}
-            targets = _real(self._converted(batch.targets), batch)
+            targets = map_targets(partial(_real, batch=batch), self._targets(batch))
             for name, value in self._programs.measure(net, outputs, targets).items():
-                totals[name] = totals.get(name, 0.0) + float(value) * batch.count
-        return {name: total / len(batches.dataset) for name, total in totals.items()}
+                totals[name] = totals.get(name, 0.0) + value.astype(np.float64) * batch.count
+        return self._figures({name: t / len(batches.dataset) for name, t in totals.items()})
 
     def predict(self, x: Any, batch_size: int = 64) -> Any:
         """The network's outputs in inference mode, for any number of rows.
@@ -280,19 +296,23 @@ class Trainer:
     # -- inside -----------------------------------------------------------------------------------
 
     def _step_program(self, batch: Batch) -> Program:
-        inputs, targets = self._inputs(batch.inputs), self._converted(batch.targets)
-        program = self._programs.step(inputs, targets)
+        targets = self._targets(batch)
+        program = self._programs.step(self._inputs(batch.inputs), targets)
         self._signature = program.signature
         return program
 
-    def _step(self, program: Program, batch: Batch) -> Values:
+    def _step(self, program: Program, batch: Batch) -> dict[str, Array]:
+        """What the figures of a batch follow from."""
         self._programs.sync()
         inputs = program.signature.arrays(self._inputs(batch.inputs))
-        arrays = [*inputs, self._converted(batch.targets)]
+        arrays = [*inputs, *named_targets(self._targets(batch)).values()]
         results = program.run(arrays)
         if not results[FINITE]:
             raise self._failure(program, arrays, results, batch)
-        return {name: float(results[name]) for name in program.traced.result}
+        return {name: results[name].astype(np.float64) for name in program.traced.result}
+
+    def _figures(self, means: Mapping[str, Array]) -> Values:
+        return {k: self._programs.objective.value(k, mean) for k, mean in means.items()}
 
     def _failure(
         self, program: Program, arrays: Sequence[Array], results: dict[str, Array], batch: Batch
@@ -321,6 +341,9 @@ class Trainer:
         assert isinstance(inputs, np.ndarray)
         return self._converted(inputs)
 
+    def _targets(self, batch: Batch) -> Targets:
+        return map_targets(self._converted, batch.targets)
+
     def _converted(self, array: Array) -> Array:
         """Floats of the network's own type."""
         return array.astype(self._programs.dtype, copy=False) if array.dtype.kind == "f" else array
@@ -342,5 +365,5 @@ class Trainer:
 
 def _real(array: Array, batch: Batch) -> Array:
     """Without the rows that fill up a last batch."""
-    rows = len(batch.targets)
+    rows = row_count(batch.targets)
     return array[: batch.count] if batch.count < rows and array.shape[:1] == (rows,) else array

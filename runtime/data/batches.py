@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...compiler.errors import DataError
-from .dataset import Array, Dataset, Inputs, map_inputs, named_arrays
+from .dataset import Dataset, Inputs, Targets, map_inputs, map_targets, named_arrays
 from .randomness import Stream, permutation, philox
 
-Transform: TypeAlias = Callable[[Inputs, Array, np.random.Generator], tuple[Inputs, Array]]
+Transform: TypeAlias = Callable[[Inputs, Any, np.random.Generator], tuple[Inputs, Any]]
+"""Takes inputs and targets of a batch, and random numbers; gives other ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Batch:
     """
 
     inputs: Inputs
-    targets: Array
+    targets: Targets
     count: int
     epoch: int
     index: int
@@ -87,7 +88,7 @@ class Batches:
         count = len(rows)
         rows = np.pad(rows, (0, self.batch_size - count), mode="edge")
         inputs = map_inputs(lambda array: array[rows], self.dataset.inputs)
-        targets = self.dataset.targets[rows]
+        targets = map_targets(lambda array: array[rows], self.dataset.targets)
         if self.transform is not None:
             rng = np.random.Generator(philox(self.seed, Stream.TRANSFORM, epoch, index))
             inputs, targets = self.transform(inputs, targets, rng)

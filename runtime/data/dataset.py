@@ -15,6 +15,7 @@ from .randomness import Stream, permutation
 
 Array: TypeAlias = NDArray[Any]
 Inputs: TypeAlias = Array | Mapping[str, Array]
+Targets: TypeAlias = Array | Mapping[str, Array] | tuple[Array, ...]
 Rows: TypeAlias = int | slice | Sequence[int] | NDArray[np.integer[Any]]
 
 
@@ -25,13 +26,33 @@ def map_inputs(function: Callable[[Array], Array], inputs: Inputs) -> Inputs:
     return function(inputs)
 
 
-def named_arrays(inputs: Inputs, targets: Array) -> list[tuple[str, Array]]:
+def map_targets(function: Callable[[Array], Array], targets: Targets) -> Targets:
+    """`function` of the one array, or of every array of the dict or tuple."""
+    if isinstance(targets, tuple):
+        return tuple(function(array) for array in targets)
+    return map_inputs(function, targets)
+
+
+def named_targets(targets: Targets) -> dict[str, Array]:
+    """Every array of targets by its key or number, the one array by nothing."""
+    if isinstance(targets, tuple):
+        return {str(place): array for place, array in enumerate(targets)}
+    return dict(targets) if isinstance(targets, Mapping) else {"": targets}
+
+
+def row_count(targets: Targets) -> int:
+    """How many rows there are."""
+    return len(next(iter(named_targets(targets).values())))
+
+
+def named_arrays(inputs: Inputs, targets: Targets) -> list[tuple[str, Array]]:
     """Every array with the name that messages call it by."""
     if isinstance(inputs, Mapping):
         named = [(f"input '{name}'", array) for name, array in inputs.items()]
     else:
         named = [("inputs", inputs)]
-    return [*named, ("targets", targets)]
+    goals = named_targets(targets).items()
+    return [*named, *((f"target '{name}'" if name else "targets", array) for name, array in goals)]
 
 
 # What loss functions leave out by default, as in PyTorch.
@@ -66,21 +87,22 @@ class Dataset:
     """Rows for training or evaluation, immutable: the arrays are held as read-only views.
 
     `inputs` is one array (N, ...) or a dict of them by input name; `targets` is (N, ...), and for
-    classification int64 labels (N,) in [0, class_count), or -100 where there is none.
+    classification int64 labels (N,) in [0, class_count), or -100 where there is none; or it is a
+    tuple or dict of such arrays, several targets for each row.
     `class_count` and `class_names` are None where they are not known, as in regression. `name` is
     what error messages call the data.
     Raises DataError when row counts disagree, a dtype is not numeric or a label is out of range.
     """
 
     inputs: Inputs
-    targets: Array
+    targets: Targets
     class_count: int | None = None
     class_names: tuple[str, ...] | None = None
     name: str = "dataset"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", map_inputs(_frozen, self.inputs))
-        object.__setattr__(self, "targets", _frozen(self.targets))
+        object.__setattr__(self, "targets", map_targets(_frozen, self.targets))
         if self.class_names is not None and self.class_count is None:
             object.__setattr__(self, "class_count", len(self.class_names))
         self._verify()
@@ -88,15 +110,17 @@ class Dataset:
     def _verify(self) -> None:
         if isinstance(self.inputs, Mapping) and not self.inputs:
             raise DataError(f"{self.name}: expected at least one input array, found none")
+        if not named_targets(self.targets):
+            raise DataError(f"{self.name}: expected at least one target array, found none")
         for what, array in named_arrays(self.inputs, self.targets):
             if array.dtype.kind not in "biuf":
                 raise DataError(f"{self.name}: expected numbers in {what}, found {array.dtype}")
             if array.ndim == 0:
                 raise DataError(f"{self.name}: expected rows in {what}, found a single number")
-            if len(array) != len(self.targets):
+            if len(array) != len(self):
                 raise DataError(
                     f"{self.name}: expected as many rows everywhere, "
-                    f"found {len(array)} in {what} and {len(self.targets)} in targets"
+                    f"found {len(array)} in {what} and {len(self)} in targets"
                 )
         if self.class_names is not None and len(self.class_names) != self.class_count:
             raise DataError(
@@ -104,15 +128,23 @@ class Dataset:
                 f"found {len(self.class_names)}"
             )
         if self.class_count is not None:
-            if not self.has_labels:
-                raise DataError(
-                    f"{self.name}: expected integer labels (N,) as targets of "
-                    f"{self.class_count} classes, found {_describe(self.targets)}"
-                )
-            check_labels(self.targets, self.class_count, self.name, IGNORED)
+            check_labels(
+                self._labels(f"a data set of {self.class_count} classes"),
+                self.class_count,
+                self.name,
+                IGNORED,
+            )
+
+    def _labels(self, purpose: str) -> Array:
+        if not isinstance(self.targets, np.ndarray) or not self.has_labels:
+            found = ", ".join(_describe(array) for array in named_targets(self.targets).values())
+            raise DataError(
+                f"{self.name}: {purpose} needs integer labels (N,) as targets, found {found}"
+            )
+        return self.targets
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return row_count(self.targets)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{w} {_describe(a)}" for w, a in named_arrays(self.inputs, self.targets))
@@ -122,7 +154,7 @@ class Dataset:
     @property
     def has_labels(self) -> bool:
         """Whether the targets are integers (N,): class labels rather than values."""
-        return self.targets.ndim == 1 and self.targets.dtype.kind in "iu"
+        return isinstance(self.targets, np.ndarray) and _are_labels(self.targets)
 
     def take(self, rows: Rows) -> Dataset:
         """The first `rows` rows (an int), a slice of them, or those at the given indices."""
@@ -139,7 +171,8 @@ class Dataset:
                     f"found {index.min()} to {index.max()}"
                 )
         chosen = map_inputs(lambda array: array[index], self.inputs)
-        return replace(self, inputs=chosen, targets=self.targets[index])
+        targets = map_targets(lambda array: array[index], self.targets)
+        return replace(self, inputs=chosen, targets=targets)
 
     def split(
         self, fraction: float, seed: int = 0, stratified: bool = False
@@ -149,18 +182,14 @@ class Dataset:
         The same seed gives the same parts on every machine. With `stratified`, every class gives
         its share to both parts, to within one row (largest remainders).
         """
-        if stratified and not self.has_labels:
-            raise DataError(
-                f"{self.name}: a stratified split needs integer labels (N,), "
-                f"found targets {_describe(self.targets)}"
-            )
+        rows = np.zeros(len(self), np.int64)
+        groups = self._labels("a stratified split") if stratified else rows
         total = round(fraction * len(self)) if 0 < fraction < 1 else 0
         if not 0 < total < len(self):
             raise DataError(
                 f"{self.name}: expected a fraction that leaves rows in both parts, "
                 f"found {fraction} of {len(self)} rows"
             )
-        groups = self.targets if stratified else np.zeros(len(self), np.int64)
         order = permutation(len(self), seed, Stream.SPLIT)
         by_group = order[np.argsort(groups[order], kind="stable")]
         counts = np.unique(groups, return_counts=True)[1]
@@ -178,7 +207,11 @@ class Dataset:
         def convert(array: Array) -> Array:
             return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
 
-        return replace(self, inputs=map_inputs(convert, self.inputs), targets=convert(self.targets))
+        return replace(
+            self,
+            inputs=map_inputs(convert, self.inputs),
+            targets=map_targets(convert, self.targets),
+        )
 
 
 class Splits(NamedTuple):
@@ -190,11 +223,12 @@ class Splits(NamedTuple):
 
 def from_arrays(
     inputs: ArrayLike | Mapping[str, ArrayLike],
-    targets: ArrayLike,
+    targets: ArrayLike | Mapping[str, ArrayLike] | tuple[Array, ...],
     class_names: Sequence[str] | None = None,
     name: str = "dataset",
 ) -> Dataset:
-    """A Dataset over arrays: one (N, ...) or a dict by input name, and targets (N, ...).
+    """A Dataset over arrays: one (N, ...) or a dict by input name, and targets (N, ...), of which
+    there may be a dict or a tuple, too.
 
     Integer targets (N,) are class labels: they become int64, and the class count is the number of
     `class_names` or else the largest label plus one. Arrays are not copied unless their byte order
@@ -206,8 +240,14 @@ def from_arrays(
         }
     else:
         arrays = _array(inputs, f"{name}: inputs")
+    if isinstance(targets, Mapping):
+        goals = {k: _whole(_array(v, f"{name}: target '{k}'")) for k, v in targets.items()}
+        return Dataset(arrays, goals, name=name)
+    if isinstance(targets, tuple) and targets and all(np.ndim(t) and _is_array(t) for t in targets):
+        several = (_array(t, f"{name}: target {k}") for k, t in enumerate(targets))
+        return Dataset(arrays, tuple(map(_whole, several)), name=name)
     goal = _array(targets, f"{name}: targets")
-    if goal.ndim != 1 or goal.dtype.kind not in "iu":
+    if not _are_labels(goal):
         return Dataset(arrays, goal, None, tuple(class_names) if class_names else None, name)
     if class_names is not None:
         class_count = len(class_names)
@@ -223,6 +263,19 @@ def _array(values: ArrayLike, where: str) -> Array:
         return np.asarray(values)
     except ValueError as error:
         raise DataError(f"{where}: expected an array of numbers, found: {error}") from error
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "dtype")
+
+
+def _are_labels(array: Array) -> bool:
+    return array.ndim == 1 and array.dtype.kind in "iu"
+
+
+def _whole(array: Array) -> Array:
+    """Labels as int64, all else as it is."""
+    return array.astype(np.int64) if _are_labels(array) else array
 
 
 def _frozen(array: Array) -> Array:

@@ -95,6 +95,48 @@ def random_horizontal_flip(images: Array, rng: np.random.Generator, p: float = 0
     return np.where(flipped[:, None, None, None], images[..., ::-1], images)
 
 
+def mixup(
+    inputs: Array, labels: Array, rng: np.random.Generator, class_count: int, alpha: float = 0.2
+) -> tuple[Array, Array]:
+    """Each row mixed with the one before it, inputs and classes alike (Zhang et al., 2018).
+
+    One share for the batch is drawn from Beta(alpha, alpha). Of labels (N,), targets are shares of
+    classes (N, class_count); already mixed ones are mixed again.
+    """
+    share = rng.beta(alpha, alpha)
+    targets = _shares(labels, class_count)
+    return _mixed(_floating(inputs), share), _mixed(targets, share)
+
+
+def cutmix(
+    images: Array, labels: Array, rng: np.random.Generator, class_count: int, alpha: float = 1.0
+) -> tuple[Array, Array]:
+    """A box of each image (N, C, H, W) from the one before it; the classes' shares are those of the
+    area (Yun et al., 2019).
+
+    The share that is kept is drawn from Beta(alpha, alpha), the middle of the box from all pixels.
+    """
+    _images(images, "cutmix")
+    extents = np.array(images.shape[2:])
+    half = np.sqrt(1 - rng.beta(alpha, alpha)) * extents / 2
+    middle = rng.integers(0, extents)
+    top, left = np.maximum(middle - half, 0).astype(int)
+    bottom, right = np.minimum(middle + half, extents).astype(int)
+    result = images.copy()
+    result[..., top:bottom, left:right] = np.roll(images, 1, 0)[..., top:bottom, left:right]
+    kept = 1 - (bottom - top) * (right - left) / extents.prod()
+    return result, _mixed(_shares(labels, class_count), kept)
+
+
+def _mixed(rows: Array, share: float) -> Array:
+    result: Array = (rows * share + np.roll(rows, 1, 0) * (1 - share)).astype(rows.dtype)
+    return result
+
+
+def _shares(labels: Array, class_count: int) -> Array:
+    return labels if labels.ndim == 2 else one_hot(labels, class_count)
+
+
 def one_hot(labels: Array, class_count: int, dtype: DTypeLike = np.float32) -> Array:
     """Integer labels (N,) as rows (N, class_count) with a one at the label and zeros elsewhere."""
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
