@@ -191,9 +191,6 @@ class ArithmeticInstructions(Instructions):
     def sitofp(self, value: Value, to: Type) -> Value:
         return self._cast("sitofp", value, to)
 
-    def uitofp(self, value: Value, to: Type) -> Value:
-        return self._cast("uitofp", value, to)
-
     def fptosi(self, value: Value, to: Type, saturate: bool = True) -> Value:
         """Truncates towards zero.
 

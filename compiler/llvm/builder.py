@@ -4,7 +4,7 @@ It prints instructions as they are asked for: one string a line, no object per i
 is an order of magnitude quicker than `llvmlite.ir`. What it checks is what is cheap to check and
 costly to find later: that operand types agree, and that every block ends in one terminator. LLVM's
 own verifier does the rest when the text is parsed. Syntax is that of LLVM 22 (opaque pointers,
-`splat` constants, alignment of masked accesses as an argument attribute).
+`splat` constants).
 
     module = ModuleBuilder(has_fma=True)
     f = module.function("scale", [("x", PTR, "noalias"), ("n", I64)])
@@ -28,7 +28,7 @@ Floating-point instructions carry no fast-math flags unless asked: `flags` accep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -44,7 +44,6 @@ from .values import (
     I16,
     I32,
     I64,
-    NULL,
     PTR,
     VOID,
     Operand,
@@ -68,7 +67,6 @@ __all__ = [
     "I16",
     "I32",
     "I64",
-    "NULL",
     "PTR",
     "VOID",
     "Block",
@@ -275,9 +273,6 @@ class FunctionBuilder(MemoryInstructions):
             self._given[text] = value, self.block.label
         return value
 
-    def comment(self, text: str) -> None:
-        self._lines.append("  ; " + " ".join(text.split()))
-
     def alloca(self, type: Type, count: int = 1, align: int = 64) -> Value:
         """Stack memory for `count` values, reserved once at the function's entry."""
         self._count += 1
@@ -325,9 +320,6 @@ class FunctionBuilder(MemoryInstructions):
     def ret(self, value: Value | None = None) -> None:
         self._terminate("ret void" if value is None else f"ret {value.typed}")
 
-    def unreachable(self) -> None:
-        self._terminate("unreachable")
-
     def phi(self, type: Type, incoming: Mapping[Block, Operand] | None = None) -> Phi:
         """Opens a phi at the start of a block; `.add(value, block)` completes it."""
         self._count += 1
@@ -337,14 +329,20 @@ class FunctionBuilder(MemoryInstructions):
         self._lines.append(phi)
         return phi
 
-    @contextmanager
-    def when(self, condition: Value) -> Iterator[None]:
-        """The body runs if the scalar condition holds."""
-        then, after = self.new_block("then"), self.new_block("after")
-        self.branch_if(condition, then, after)
-        self.enter(then)
-        yield
-        self.branch(after)
+    def when(
+        self,
+        condition: Value,
+        then: Callable[[], None],
+        otherwise: Callable[[], None] = lambda: None,
+    ) -> None:
+        """What `then` emits runs if the scalar condition holds, else what `otherwise` emits."""
+        bodies = {self.new_block("then"): then, self.new_block("else"): otherwise}
+        after = self.new_block("after")
+        self.branch_if(condition, *bodies)
+        for block, body in bodies.items():
+            self.enter(block)
+            body()
+            self.branch(after)
         self.enter(after)
 
     @contextmanager

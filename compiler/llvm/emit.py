@@ -97,17 +97,16 @@ def _emit_streaming(f: FunctionBuilder, phase: PhaseBody, places: dict[str, Plac
     """The phase with streaming stores; with ordinary ones where memory is not aligned for those."""
     begins = [f.ptrtoint(places[name].pointer) for name in sorted(phase.streamed)]
     apart = f.and_(reduce(f.or_, begins), memory.ALIGNMENT - 1)
-    lined, otherwise, after = (f.new_block(name) for name in ("lined", "else", "after"))
-    f.branch_if(f.icmp("eq", apart, 0), lined, otherwise)
-    f.enter(lined)
-    _emit_body(Scope(f, places=dict(places), lined=True), phase)
-    # The barrier behind the phase is an atomic, which does not wait for streaming stores.
-    f.store_fence()
-    f.branch(after)
-    f.enter(otherwise)
-    _emit_body(Scope(f, places=dict(places)), phase)
-    f.branch(after)
-    f.enter(after)
+
+    def streamed() -> None:
+        _emit_body(Scope(f, places=dict(places), lined=True), phase)
+        # The barrier behind the phase is an atomic, which does not wait for streaming stores.
+        f.store_fence()
+
+    def stored() -> None:
+        _emit_body(Scope(f, places=dict(places)), phase)
+
+    f.when(f.icmp("eq", apart, 0), streamed, stored)
 
 
 def _emit_body(scope: Scope, phase: PhaseBody) -> None:

@@ -96,16 +96,7 @@ class StatementEmitter:
         if condition.number is not None:
             self.block(stmt.body if condition.number else stmt.orelse)
             return
-        then, otherwise, after = (f.new_block(name) for name in ("then", "else", "after"))
-        f.branch_if(condition, then, otherwise if stmt.orelse else after)
-        f.enter(then)
-        self.block(stmt.body)
-        f.branch(after)
-        if stmt.orelse:
-            f.enter(otherwise)
-            self.block(stmt.orelse)
-            f.branch(after)
-        f.enter(after)
+        f.when(condition, lambda: self.block(stmt.body), lambda: self.block(stmt.orelse))
 
     def _allocate(self, buffer: Buffer) -> Place:
         """Memory on the stack, the same whenever the statement comes again."""

@@ -45,33 +45,6 @@ class MemoryInstructions(ArithmeticInstructions):
         self.module.declare("llvm.x86.sse.sfence", VOID, ())
         self.emit("call void @llvm.x86.sse.sfence()")
 
-    def masked_load(
-        self, type: Type, pointer: Value, mask: Value, otherwise: Operand = 0,
-        align: int | None = None,
-    ) -> Value:  # fmt: skip
-        """Loads the lanes whose mask is set; others get `otherwise` and are not touched."""
-        self._need_lanes("masked_load", type)
-        passthru = otherwise if isinstance(otherwise, Value) else constant(type, otherwise)
-        name = f"llvm.masked.load.{type.suffix}.p0"
-        self.module.declare(name, type, (PTR, mask.type, type))
-        where = f"ptr align {align or type.bytes} {pointer.text}"
-        text = f"call {type} @{name}({where}, {mask.typed}, {passthru.typed})"
-        return self.assign(type, text, pure=False)
-
-    def masked_store(
-        self, value: Value, pointer: Value, mask: Value, align: int | None = None
-    ) -> None:
-        type = value.type
-        self._need_lanes("masked_store", type)
-        name = f"llvm.masked.store.{type.suffix}.p0"
-        self.module.declare(name, VOID, (type, PTR, mask.type))
-        where = f"ptr align {align or type.bytes} {pointer.text}"
-        self.emit(f"call void @{name}({value.typed}, {where}, {mask.typed})")
-
-    def _need_lanes(self, what: str, type: Type) -> None:
-        if type.lanes == 1:
-            raise TypeError(f"@{self.name}: {what} of the scalar {type}: use a branch (`when`)")
-
     def gather(self, element: Type, pointer: Value, indices: Value) -> Value:
         """Element `indices[lane]` from `pointer` in each lane; all must be readable."""
         where = self.gep(element, pointer, indices)

@@ -149,9 +149,6 @@ def poison(type: Type) -> Value:
     return Value("poison", type)
 
 
-NULL = Value("null", PTR)
-
-
 @cache
 def symbol_text(name: str) -> str:
     """A function's or variable's name as it is written behind the @."""
