@@ -22,6 +22,7 @@ from quern.compiler.ops import loss, norm
 from quern.compiler.ops import movement as mv
 from quern.compiler.ops import pointwise as pw
 from quern.compiler.ops.base import Op, apply, apply_all
+from quern.compiler.ops.blocked import Unblock
 from quern.compiler.ops.indexing import Take, TakeAlongAxis
 from quern.compiler.ops.movement import PadMode
 from quern.compiler.ops.random import Philox, RandomNormal
@@ -256,6 +257,9 @@ COMPOSED: dict[str, tuple[Callable[..., Tensor], int, list[tuple[int, ...]]]] = 
     "local response norm": (lambda x: apply(norm.LocalResponseNorm(3), x), 1, [(2, 7, 3, 4)]),
     "normalised twice": (
         lambda x: apply(act.Softmax(1), apply(norm.LayerNorm(1), x)), 1, [(4, 17)]
+    ),
+    "log-softmax of blocks of channels": (
+        lambda x: apply(act.LogSoftmax(3), apply(Unblock(), x).transpose()), 1, [(2, 2, 3, 5, 8)]
     ),
 }  # fmt: skip
 

@@ -167,10 +167,11 @@ class Nest(ABC):
         if self.by_columns or not self.kept or not self.stages.computes_much(stage):
             return ()
         following = {**place, self.kept[-1]: place[self.kept[-1]] + 1}
+        whole = tuple(axis.extent for axis in self.axes)
         asked = [
             (buffer, self.index(value, following))
             for value, buffer in self.binding.inputs.items()
-            if self.stages.is_full(value)
+            if self.binding.shape(value) == whole  # not one that moves bring into that shape
         ]
         asked += [
             (self.binding.outputs[value], self.index(value, place))
