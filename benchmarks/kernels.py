@@ -6,9 +6,12 @@ Convolutions (batch 1): forward, gradient by the input, gradient by the weight. 
 operations of the direct algorithm, whatever the kernel does, so Winograd's may pass 100 %. Kernels
 that move memory: the bytes that have to be read and written, each pass over a value once (batch
 norm has to read x twice), of arrays that no cache holds (softmax: 16 MB each, the others 51 to
-101 MB); their share is of the bytes that can be read and written in a second, measured by changing
-an array in place. What ordinary stores write elsewhere is read, too, before a cache holds it: that
-does not count.
+101 MB). What ordinary stores write elsewhere is read, too, before a cache holds it: that does not
+count. Their shares are two: `of peak` is of the bytes that can be read and written in a second at
+best, measured by changing an array in place, as much read as written; `of mix` is of what a loop
+gets that does nothing but read and write as many bytes, and in the same proportion (`mix`, read :
+written), as the kernel has to: from four places at a time, added up, past the caches. That loop is
+timed in the same turns, and both are medians; the peak is the best of many short rounds.
 
 Ours is the time of the kernels that do the work, from the runtime's own timestamps: rewriting a
 value into blocks of channels and packing weights is listed beside it (`+ms`), because in a network
@@ -38,7 +41,7 @@ from quern.compiler.graph import Node
 from quern.compiler.ops import blocked
 from quern.compiler.ops.winograd import WinogradWeight
 from quern.runtime.executable import Executable
-from quern.runtime.peaks import measured
+from quern.runtime.peaks import Runs, measured, mixing_kernel
 
 _LAYOUT = (blocked.Block, blocked.Unblock, blocked.PackWeight, WinogradWeight)
 _SECONDS = 0.15  # of a turn
@@ -91,6 +94,11 @@ class Quern:
         self._kinds = np.array([kinds[step.kernel] for step in steps])
         notes = {k.note for k, kind in zip(kernels, kinds, strict=True) if kind == _WORK and k.note}
         self.note = "; ".join(sorted(notes))
+        self._rates: list[float] = []
+        self._mixing: tuple[Runs, int] | None = None
+        if case.nbytes:
+            kernel, nbytes = mixing_kernel(self._threads, case.nbytes, *case.mix)
+            self._mixing = Runs(kernel, self._threads), nbytes
 
     def peaks(self) -> tuple[float, float]:
         """Operations and bytes a second."""
@@ -119,7 +127,15 @@ class Quern:
                 found.append(float(each[self._kinds == _WORK].sum()))
                 beside.append(float(each[self._kinds == _REWRITE].sum()))
         self.beside = float(np.median(beside))
+        if self._mixing is not None:
+            runs, nbytes = self._mixing
+            self._rates += [nbytes / t for t in common.turn(lambda: runs.seconds(1), seconds)]
         return found
+
+    @property
+    def mixing(self) -> float | None:
+        """Bytes a second of a loop that does nothing but read and write in the case's mix."""
+        return float(np.median(self._rates)) if self._rates else None
 
 
 class Torch:
@@ -178,13 +194,16 @@ def measure(case: Case, workers: Mapping[str, Worker], options: argparse.Namespa
             note(f"{case.name}: {reason}")
     common.interleave(ready, options.rounds, "call", "times", _SECONDS)
     done = {w.name: w for w in ready if w.times}
-    about = next((w for n, w in done.items() if n.startswith("quern")), None)
+    ours = {w.task.threads: w for n, w in done.items() if n.startswith("quern")}
+    about = next(iter(ours.values()), None)
     return {
         "case": case.name,
         "flops": case.flops,
         "nbytes": case.nbytes,
         "seconds": {n: w.median for n, w in done.items()},
         "fastest": {n: min(w.times) for n, w in done.items()},
+        "mix": case.mix,
+        "mixing": {str(threads): w.ask("get", "mixing") for threads, w in ours.items()},
         "layout": about.ask("get", "beside") if about else None,
         "note": about.ask("get", "note") if about else "",
         "error": error,
@@ -200,11 +219,14 @@ def row(result: Mapping[str, Any], peaks: Mapping[int, tuple[float, float]]) -> 
         ours, theirs = (result["seconds"].get(f"{s} {threads}") for s in ("quern", "torch"))
         cells.append(amount / ours / 1e9 if ours else None)
         cells.append(f"{100 * amount / ours / limit:.0f} %" if ours else None)
+        mixing = result["mixing"].get(str(threads))
+        cells.append(f"{100 * amount / ours / mixing:.0f} %" if ours and mixing else None)
         cells.append(amount / theirs / 1e9 if theirs else None)
         cells.append(theirs / ours if ours and theirs else None)
     layout = result["layout"]
     error = result["error"]
     cells += [
+        None if result["flops"] else "{}:{}".format(*result["mix"]),
         1e3 * layout if layout else None,
         None if error is None else f"{error:.0e}",
         result["note"][:60],
@@ -238,8 +260,10 @@ def main() -> None:
         print(f"peak of {threads} threads: {flops / 1e9:.1f} GFLOP/s, {nbytes / 1e9:.1f} GB/s")
     headings = ["GFLOP/s or GB/s"]
     for threads in options.threads:
-        headings += [f"quern {threads}t", "of peak", f"torch {threads}t", "torch/quern"]
-    common.print_table([*headings, "+ms", "error", "kernel"], [row(r, peaks) for r in results])
+        headings += [f"quern {threads}t", "of peak", "of mix", f"torch {threads}t", "torch/quern"]
+    common.print_table(
+        [*headings, "mix", "+ms", "error", "kernel"], [row(r, peaks) for r in results]
+    )
     data = {"peaks": {str(t): p for t, p in peaks.items()}, "results": results}
     common.write_json(options.json, data, options)
 

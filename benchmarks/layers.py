@@ -37,6 +37,7 @@ class Case:
         inputs: shapes of the inputs, in order.
         flops: of the direct algorithm; 0 where memory is what counts.
         nbytes: read and written at least.
+        mix: for how many lines that are read how many are written.
         compared: whether the results are the same values in the same layout.
     """
 
@@ -46,6 +47,7 @@ class Case:
     inputs: Mapping[str, tuple[int, ...]]
     flops: int = 0
     nbytes: int = 0
+    mix: tuple[int, int] = (1, 1)
     compared: bool = True
 
     def arrays(self) -> dict[str, Array]:
@@ -232,6 +234,7 @@ def memory_bound() -> list[Case]:
             torch_max,
             named(_IMAGE),
             nbytes=size * 5 // 4,
+            mix=(4, 1),
         ),
         Case(
             f"pool max 3x3/2, blocks of {_BLOCK}",
@@ -245,6 +248,7 @@ def memory_bound() -> list[Case]:
             ),
             {"x0": (n * c // _BLOCK, 1, h, w, _BLOCK)},
             nbytes=size * 5 // 4,
+            mix=(4, 1),
             compared=False,
         ),
         Case(
@@ -255,6 +259,7 @@ def memory_bound() -> list[Case]:
             ),
             named(_IMAGE, half),
             nbytes=size * 2 + size // 4,
+            mix=(5, 4),
         ),
         Case(
             "pool avg 2x2/2",
@@ -262,6 +267,7 @@ def memory_bound() -> list[Case]:
             lambda torch, x: lambda: torch.nn.functional.avg_pool2d(x, 2),
             named(_IMAGE),
             nbytes=size * 5 // 4,
+            mix=(4, 1),
         ),
         Case(
             "batch norm training, forward",
@@ -269,6 +275,7 @@ def memory_bound() -> list[Case]:
             lambda torch, *given: lambda: torch_norm(torch)(*given),
             named(_IMAGE, *channels),
             nbytes=3 * size,
+            mix=(2, 1),
         ),
         Case(
             "batch norm training, both passes",
@@ -276,6 +283,7 @@ def memory_bound() -> list[Case]:
             lambda torch, *given: _backward(torch, torch_norm(torch), *given),
             named(_IMAGE, *channels, _IMAGE),
             nbytes=6 * size,
+            mix=(5, 1),
         ),
         Case(
             "softmax 4096x1000",
@@ -291,12 +299,12 @@ def memory_bound() -> list[Case]:
             named(_IMAGE),
             nbytes=2 * size,
         ),
-        _update("sgd momentum", qn.optim.SGD(lr=1e-3, momentum=0.9), "SGD", 5, momentum=0.9),
-        _update("adam", qn.optim.Adam(lr=1e-3), "Adam", 7),
+        _update("sgd momentum", qn.optim.SGD(lr=1e-3, momentum=0.9), "SGD", (3, 2), momentum=0.9),
+        _update("adam", qn.optim.Adam(lr=1e-3), "Adam", (4, 3)),
     ]
 
 
-def _update(name: str, optimizer: Any, theirs: str, passes: int, **options: float) -> Case:
+def _update(name: str, optimizer: Any, theirs: str, mix: tuple[int, int], **options: float) -> Case:
     def graph() -> qn.Graph:
         step = qn.Graph("update")
         gradient = step.input(TensorType(_WEIGHTS), "gradient")
@@ -311,9 +319,14 @@ def _update(name: str, optimizer: Any, theirs: str, passes: int, **options: floa
         step = getattr(torch.optim, theirs)([p], lr=1e-3, fused=True, **options)
         return lambda: step.step()
 
-    nbytes = passes * 4 * _WEIGHTS[0] * _WEIGHTS[1]
     return Case(
-        f"update {name}", graph, torch_update, {"gradient": _WEIGHTS}, 0, nbytes, compared=False
+        f"update {name}",
+        graph,
+        torch_update,
+        {"gradient": _WEIGHTS},
+        nbytes=sum(mix) * 4 * _WEIGHTS[0] * _WEIGHTS[1],
+        mix=mix,
+        compared=False,
     )
 
 

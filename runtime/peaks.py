@@ -25,6 +25,7 @@ from ..compiler.loops.ir import (
     Buffer,
     Call,
     Const,
+    Expr,
     For,
     Function,
     Kernel,
@@ -34,6 +35,7 @@ from ..compiler.loops.ir import (
     Space,
     Store,
     Var,
+    index,
 )
 from ..compiler.types import DType
 from .executable import aligned_copy
@@ -215,6 +217,39 @@ def updating_kernel(threads: int, nbytes: int) -> tuple[Kernel, int]:
     return kernel, 2 * data.nbytes
 
 
+def mixing_kernel(threads: int, nbytes: int, reads: int, writes: int) -> tuple[Kernel, int]:
+    """Each thread walks through its share of two arrays, at several places at a time, and for so
+    many lines that it reads of one writes so many, their sums, to the other past the caches; also
+    the bytes that a run reads and writes.
+
+    Arguments:
+        threads: their number.
+        nbytes: of both arrays.
+        reads, writes: lines, at least as many read as written.
+    """
+    lanes = _target().lanes(DType.FLOAT32)
+    rows = max(1, nbytes // (4 * threads * _STREAMS * (reads + writes) * _VECTORS * lanes))
+    given, result = (
+        Buffer(name, (threads, _STREAMS, rows, lines, _VECTORS, lanes))
+        for name, lines in (("given", reads), ("result", writes))
+    )
+    thread, row, stream, vector, lane = map(Var, ("thread", "row", "stream", "vector", "lane"))
+
+    def place(line: int) -> tuple[Expr, ...]:
+        return (thread, stream, row, index(line), vector, lane)
+
+    body: Block = ()
+    for line in range(writes):
+        total: Expr = Load(given, place(line))
+        for other in range(line + writes, reads, writes):
+            total = total + Load(given, place(other))
+        stores = (Store(result, place(line), total, streaming=True),)
+        body += (_tile_loops((vector, _VECTORS), (lane, lanes), body=stores),)
+    inner = For(stream, _STREAMS, body, LoopKind.UNROLLED)
+    walk = For(thread, threads, (For(row, rows, (inner,)),), LoopKind.PARALLEL)
+    return Kernel("mixing", (given, result), (walk,)), given.nbytes + result.nbytes
+
+
 def _working_set(threads: int, nbytes: int) -> Buffer:
     """(thread, stream, row, vector, lane)"""
     lanes = _target().lanes(DType.FLOAT32)
@@ -237,26 +272,34 @@ def _products_per_second(threads: int, dtype: DType) -> float:
 
 
 def _fastest(kernel: Kernel, threads: int) -> float:
-    """Seconds of one run of a kernel of one parallel phase, repeated in one native call."""
-    emitted = emit(kernel, _target())
-    objects = compile_all({"peak": emitted.ir}, _target(), ObjectCache(), workers=1).objects
-    library = jit.load([objects["peak"]])
-    # Two threads that wrote to one cache line would wait for each other.
-    arrays = [aligned_copy(np.ones(b.shape, b.dtype.numpy)) for b in kernel.buffers]
-    pointers = np.array([a.ctypes.data for a in arrays], np.uint64)
-    (phase,) = emitted.phases
-    step = (library.address(phase.symbol), int(pointers.ctypes.data), phase.extent, PARALLEL)
-    runner = get_runner(threads)
+    """Seconds of one run of a kernel."""
+    runs = Runs(kernel, threads)
+    runs.seconds(1)
+    repeats = max(1, int(_ROUND_SECONDS / runs.seconds(1)))
+    return min(runs.seconds(repeats) for _ in range(_ROUNDS))
 
-    def seconds(repeats: int) -> float:
-        steps = np.array([step] * repeats, np.int64)
+
+class Runs:
+    """Runs of a kernel of one parallel phase, with arrays of its own."""
+
+    def __init__(self, kernel: Kernel, threads: int) -> None:
+        emitted = emit(kernel, _target())
+        objects = compile_all({"peak": emitted.ir}, _target(), ObjectCache(), workers=1).objects
+        self._library = jit.load([objects["peak"]])
+        # Two threads that wrote to one cache line would wait for each other.
+        self._arrays = [aligned_copy(np.ones(b.shape, b.dtype.numpy)) for b in kernel.buffers]
+        self._pointers = np.array([a.ctypes.data for a in self._arrays], np.uint64)
+        (phase,) = emitted.phases
+        function, arguments = self._library.address(phase.symbol), self._pointers.ctypes.data
+        self._step = (function, int(arguments), phase.extent, PARALLEL)
+        self._runner = get_runner(threads)
+
+    def seconds(self, repeats: int) -> float:
+        """Seconds of one of some runs in one native call."""
+        steps = np.array([self._step] * repeats, np.int64)
         start = time.perf_counter()
-        runner.run(steps)
+        self._runner.run(steps)
         return (time.perf_counter() - start) / repeats
-
-    seconds(1)
-    repeats = max(1, int(_ROUND_SECONDS / seconds(1)))
-    return min(seconds(repeats) for _ in range(_ROUNDS))
 
 
 # -- what is known --------------------------------------------------------------------------------

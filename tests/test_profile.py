@@ -22,7 +22,13 @@ from quern.frontends.cli.timing import Timing
 from quern.optim import SGD
 from quern.runtime import peaks as machine
 from quern.runtime.executable import Executable
-from quern.runtime.peaks import Peaks, product_kernel, reading_kernel, updating_kernel
+from quern.runtime.peaks import (
+    Peaks,
+    mixing_kernel,
+    product_kernel,
+    reading_kernel,
+    updating_kernel,
+)
 from quern.runtime.profile import HEADINGS, from_timestamps, profile
 from quern.runtime.program import KernelCall, Program, Slot, SlotKind, Step
 
@@ -184,6 +190,11 @@ def test_the_kernels_that_measure_do_what_is_counted(threads: int, dtype: DType)
         prove(kernel)
         assert cost(kernel).bytes_read == cost(kernel).bytes_written == nbytes / 2
         assert size < nbytes <= 2 * size
+    for reads, writes in ((4, 1), (5, 4)):
+        kernel, nbytes = mixing_kernel(threads, 1 << 20, reads, writes)
+        prove(kernel)
+        assert cost(kernel).bytes_read * writes == cost(kernel).bytes_written * reads
+        assert 1 << 19 < nbytes <= 1 << 20
 
 
 def test_peaks_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from quern.compiler.loops.ir import (
     LoopKind,
     ReduceOp,
     Store,
+    Var,
 )
 from quern.compiler.loops.printer import print_kernel
 from quern.compiler.loops.streams import streaming, swept
@@ -39,6 +40,7 @@ from quern.compiler.tensor import Tensor
 from quern.compiler.types import DType, TensorType
 from quern.runtime.executable import Executable
 
+p = Var("p")
 x, y, z = (Buffer(name, (4, 512)) for name in "xyz")
 HOST = Target.host()
 
@@ -99,12 +101,23 @@ ONE = Load(x, (c, i))
         (rows(doubled(z)), 2),
         (rows(doubled(), doubled(z)), None),
         (rows(doubled(), extent=16), None),
+        (rows(doubled(), extent=24), None),
         (rows(doubled(shift=1), extent=511), None),
         (rows(Store(y, (c, i), Load(y, (c, i)) + ONE)), None),
         (rows(Accumulate(y, (c, i), ReduceOp.ADD, ONE)), None),
         (rows(If(LEFT, (doubled(),))), None),
     ],
-    ids=["one", "other", "two", "short", "apart", "read", "added to", "conditional"],
+    ids=[
+        "one",
+        "other",
+        "two",
+        "short",
+        "halves of lines",
+        "apart",
+        "read",
+        "added to",
+        "conditional",
+    ],
 )
 def test_results_of_one_sweep_may_be_streamed(kernel: Kernel, number: int | None) -> None:
     assert swept(collect(kernel)) == number
@@ -123,6 +136,24 @@ def test_columns_are_swept_row_after_row() -> None:
 
     assert swept(collect(kernel(1))) == 1
     assert swept(collect(kernel(2))) is None
+
+
+def test_statements_that_follow_each_other_write_a_run_together() -> None:
+    shape = (4, 2, 64, 8)
+    one, other = Buffer("x", shape), Buffer("y", shape)
+
+    def kernel(*places: int) -> Kernel:
+        stores = []
+        for place in places:
+            index = (p, 0 * p, r * len(places) + place, i)
+            stores.append(Store(other, index, Load(one, index)))
+        lanes = For(i, 8, tuple(stores), LoopKind.VECTOR, 8)
+        inner = For(p, 4, (lanes,))
+        return Kernel("groups", (one, other), (For(r, 64 // len(places), (inner,), PARALLEL),))
+
+    assert swept(collect(kernel(0, 1, 2, 3))) == 1
+    assert swept(collect(kernel(0, 1))) is None  # a line at a time
+    assert swept(collect(kernel(0, 2, 1, 3))) is None
 
 
 # -- the choice -----------------------------------------------------------------------------------
@@ -158,6 +189,15 @@ def test_large_results_that_are_not_read_soon_are_streamed() -> None:
     assert is_streamed(centered())
     assert not is_streamed(centered(), cache=1 << 30)
     assert not is_streamed(centered((16, 3, 1024)))
+
+
+def test_so_are_largest_elements_of_blocks() -> None:
+    """Also of windows that touch the border of the image."""
+    pool = MaxPool((3, 3, 1), (2, 2, 1), ((1, 1), (1, 1), (0, 0)), (1, 1, 1))
+    graph = qn.Graph("pool")
+    x = graph.input(TensorType((8, 8, 64, 64, 8)), "x")
+    graph.outputs["y"] = graph.apply(pool, x)[0].value
+    assert is_streamed(graph)
 
 
 @pytest.mark.parametrize("block", [(), (8,)], ids=["plain", "in blocks"])

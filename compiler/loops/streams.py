@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from .access import Access, Accesses, AccessKind
 from .ir import Block, For, If, Kernel, LoopKind, Prefetch, Stmt, Store
 
 # Bytes of a cache line, and that have to follow on each other before the next place.
 _LINE = 64
-_RUN = 1024
+_RUN = 2 * _LINE
 # Processors collect few lines at a time: what is written beside is at most this part.
 _BESIDE = 1 / 16
 
 
 def swept(accesses: Accesses) -> int | None:
-    """The number of the parameter that a kernel does nothing with but write all of it in long runs.
+    """The number of the parameter that a kernel does nothing with but write all of it in runs.
 
-    Vectors of a run follow on each other in memory as they do in time, and every run begins at a
-    line if the buffer does. None if there is none, or if the kernel writes as much elsewhere.
+    Vectors of a run follow on each other in memory as they do in time, and every run is of whole
+    lines if the buffer begins at one. None if there is none, or if the kernel writes as much
+    elsewhere.
     """
     kernel = accesses.kernel
     written = [b for b in kernel.parameters if _is_written(accesses, b.name)]
@@ -28,17 +31,21 @@ def swept(accesses: Accesses) -> int | None:
     if sum(b.nbytes for b in written) > (1 + _BESIDE) * largest.nbytes:
         return None
     uses = [a for a in accesses if a.buffer.name == largest.name]
-    return kernel.parameters.index(largest) if all(_in_runs(accesses, a) for a in uses) else None
+    groups = [list(group) for _, group in groupby(uses, key=lambda a: a.path[:-1])]
+    in_runs = all(_in_runs(accesses, group) for group in groups)
+    return kernel.parameters.index(largest) if in_runs else None
 
 
 def _is_written(accesses: Accesses, name: str) -> bool:
     return any(a.writes for a in accesses if a.buffer.name == name)
 
 
-def _in_runs(accesses: Accesses, access: Access) -> bool:
-    if access.kind is not AccessKind.STORE or access.guarded:
+def _in_runs(accesses: Accesses, group: Sequence[Access]) -> bool:
+    """Whether statements of one block write runs together."""
+    if any(a.kind is not AccessKind.STORE or a.guarded for a in group):
         return False
-    form, size = accesses.linear(access), access.buffer.dtype.size
+    access, forms = group[0], [accesses.linear(a) for a in group]
+    form, size = forms[0], access.buffer.dtype.size
     steps = dict(form.terms)
     loops = [loop for loop in access.loops if loop.atom is not None]
     vectors = [loop for loop in loops if loop.stmt.kind is LoopKind.VECTOR]
@@ -47,15 +54,19 @@ def _in_runs(accesses: Accesses, access: Access) -> bool:
     (vector,) = vectors
     place, lanes = loops.index(vector), min(vector.stmt.lanes, vector.stmt.extent)
     inside, around = loops[place + 1 :], loops[:place]
-    if inside and vector.stmt.extent > lanes:
-        return False  # chunk after chunk, each with the loops inside
+    if (inside or len(group) > 1) and vector.stmt.extent > lanes:
+        return False  # chunk after chunk, each with the loops or statements inside
+    if any(each != form.shifted(number * lanes) for number, each in enumerate(forms)):
+        return False
     run = 1
     for loop in (vector, *reversed(inside), *reversed(around)):
         if steps.get(loop.atom or 0) != run or run % (lanes if run > 1 else 1):
             break
         run *= loop.stmt.extent
+        if loop is vector:
+            run *= len(group)
         del steps[loop.atom or 0]
-    begins = (form.const, *steps.values())
+    begins = (form.const, run, *steps.values())
     return run * size >= _RUN and not any(begin * size % _LINE for begin in begins)
 
 

@@ -70,18 +70,15 @@ class Pooling(Anchored):
     def lower(self) -> Lowered:
         outer = tuple(self.binding.var(hint) for hint in "ncdhi"[: len(self.shape) - self._inner])
         loops = tuple(zip(outer, self.shape, strict=False))
-        if self._inner == 2:
-            body = ir.loop_nest(
-                loops, ChannelRow(self, outer[2:]).body(outer[:2]), LoopKind.PARALLEL
-            )
-        elif self.is_separable and row_bytes(self) <= ROW_BYTES:
+        row = ChannelRow if self._inner == 2 else PlainRow
+        if row is ChannelRow or (self.is_separable and row_bytes(self) <= ROW_BYTES):
             source = self.binding.graph.type_of(self.inputs[0])
             body = over_planes(
                 self.binding,
                 self.shape[:2],
                 source.nbytes,
                 loops[2:],
-                lambda planes: PlainRow(self, outer[2:], planes).body(),
+                lambda planes: row(self, outer[2:], planes).body(),
             )
         else:
             body = ir.loop_nest(loops, self._row(outer), LoopKind.PARALLEL)
@@ -131,6 +128,14 @@ class Pooling(Anchored):
         if self.needs_position and not overlaps:
             return False  # nothing to share, and two rows to wait
         return max(math.prod(a.kernel for a in outer), last.kernel) <= UNROLLED
+
+    @cached_property
+    def is_repeatable(self) -> bool:
+        """Whether padding may be read as the nearest place, which the window has as well: that
+        changes no maximum.
+        """
+        is_maximum = isinstance(self.op, MaxPool) and not self.needs_position
+        return is_maximum and self.is_separable and all(axis.reaches for axis in self.axes)
 
     def window(self, index: Index, touches: bool) -> ir.Block:
         """One window; `touches`: whether it may touch padding along the innermost axis."""

@@ -6,9 +6,9 @@ windows that overlap there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -37,70 +37,104 @@ class _Row:
     Arguments:
         pooling: what is computed.
         rows: the windows along all axes but that of the row.
+        planes: of which planes.
     """
 
     pooling: Pooling
     rows: Index
+    planes: Planes
 
     def column(self, elements: Elements, plane: Index, column: Index) -> Expr:
-        """What the windows have in a column, where they touch no padding above or below."""
+        """What the windows have in a column, where they touch no padding above or below, or where
+        padding is read as the nearest place.
+        """
         pooling = self.pooling
         places: list[Index] = [()]
         for axis, window in zip(pooling.axes, self.rows, strict=False):
-            parts = [axis.place(window, ir.index(k)) for k in range(axis.kernel)]
+            each = (k * axis.dilation for k in range(axis.kernel))
+            parts = [self.place(axis, window, axis.windows - 1, part) for part in each]
             places = [(*place, part) for place in places for part in parts]
         found = [pooling.element(elements, (*plane, *place, *column)) for place in places]
         return pooling.combined(elements, [elements.name(x, "x") for x in found])
 
+    def place(self, axis: WindowAxis, window: Expr, last: int, part: int) -> Expr:
+        """What lies so far behind the first place of a window, whose number is `last` at most; for
+        padding the nearest place, if that does as well.
+        """
+        if self.pooling.is_repeatable:
+            return axis.nearest(window, last, part)
+        return axis.place(window, ir.index(0)) + part
+
+    def interior(self) -> Expr | None:
+        """Whether the windows touch no padding above or below; None if that makes no difference."""
+        pooling = self.pooling
+        return None if pooling.is_repeatable else interior(pooling.axes, self.rows)
+
 
 class ChannelRow(_Row):
-    """Channels of a block are in lanes."""
+    """Channels of a block are in lanes. The same windows of all planes follow each other, so that
+    memory is read at several places at a time.
+    """
 
     @property
     def axis(self) -> WindowAxis:
         """Along which the windows lie."""
         return self.pooling.axes[-2]
 
-    def body(self, plane: Index) -> ir.Block:
-        """All windows.
-
-        Arguments:
-            plane: sample and block of channels.
-        """
-        inside = interior(self.pooling.axes, self.rows)
+    def body(self) -> ir.Block:
+        """All windows."""
+        inside = self.interior()
         if inside is None:
-            return self._windows(plane, False)
-        return (ir.If(inside, self._windows(plane, False), self._windows(plane, True)),)
+            return self._windows(False)
+        return (ir.If(inside, self._windows(False), self._windows(True)),)
 
-    def _windows(self, plane: Index, touched: bool) -> ir.Block:
+    def _windows(self, touched: bool) -> ir.Block:
         """All windows; touched: whether they may touch padding above or below."""
         pooling = self.pooling
-        flags = [touched and axis.has_padding for axis in pooling.axes[:-2]]
+        if pooling.is_repeatable:
+            return self._groups(Span(0, self.axis.windows), self._together)
         body: ir.Block = ()
         for span, touches in self.axis.spans:
-            apart = touched or touches or pooling.needs_position or not pooling.is_separable
-            for group in panels(span.length, 1 if apart else self._together):
-                number, loops = pooling.binding.loop("w", group.count)
-                first = number * group.length + (span.start + group.start)
-                lane = pooling.binding.var("v")
-                if apart:
-                    index = (*plane, *self.rows, first, lane)
-                    inside = pooling.window_touching(index, [*flags, touches, False])
-                else:
-                    inside = self._group(plane, first, group.length, lane)
-                channels = pooling.shape[-1]
-                vector = ir.For(lane, channels, inside, LoopKind.VECTOR, pooling.lanes)
-                body += ir.loop_nest(loops, (vector,))
+            if touched or touches or pooling.needs_position or not pooling.is_separable:
+                flags = [touched and axis.has_padding for axis in pooling.axes[:-2]]
+                body += self._groups(span, 1, (*flags, touches, False))
+            else:
+                body += self._groups(span, self._together)
         return body
 
     @property
     def _together(self) -> int:
-        """Windows whose columns are shared."""
-        overlaps = self.axis.stride <= (self.axis.kernel - 1) * self.axis.dilation
-        return _TOGETHER if overlaps else 1
+        """Windows whose columns are shared, or whose results are written at a time."""
+        return _TOGETHER if self.pooling.is_separable else 1
 
-    def _group(self, plane: Index, first: Expr, count: int, lane: Expr) -> ir.Block:
-        """Windows side by side that touch no padding."""
+    def _groups(self, span: Span, many: int, touches: Sequence[bool] = ()) -> ir.Block:
+        """Windows side by side, so many at a time, or single ones that may touch padding along some
+        axes.
+        """
+        body: ir.Block = ()
+        for group in panels(span.length, many):
+            number, loops = self.pooling.binding.loop("w", group.count)
+            start = span.start + group.start
+            first = number * group.length + start
+            if touches:
+                some = partial(self._window, first, touches)
+            else:
+                last = start + (group.count - 1) * group.length
+                some = partial(self._group, first, last, group.length)
+            body += ir.loop_nest(loops, self.planes.each(partial(self._channels, some)))
+        return body
+
+    def _channels(self, some: Callable[[Index, Expr], ir.Block], plane: Index, _: Expr) -> ir.Block:
+        """Some windows of a plane, all channels of the block."""
+        pooling, lane = self.pooling, self.pooling.binding.var("v")
+        channels = pooling.shape[-1]
+        return (ir.For(lane, channels, some(plane, lane), LoopKind.VECTOR, pooling.lanes),)
+
+    def _window(self, first: Expr, touches: Sequence[bool], plane: Index, lane: Expr) -> ir.Block:
+        return self.pooling.window_touching((*plane, *self.rows, first, lane), touches)
+
+    def _group(self, first: Expr, last: int, count: int, plane: Index, lane: Expr) -> ir.Block:
+        """Windows side by side from one on, whose number is `last` at most."""
         axis, pooling = self.axis, self.pooling
         elements = pooling.binding.elements()
         columns: dict[int, Expr] = {}
@@ -109,7 +143,7 @@ class ChannelRow(_Row):
             parts = [number * axis.stride + k * axis.dilation for k in range(axis.kernel)]
             for part in parts:
                 if part not in columns:
-                    place = axis.place(first, ir.index(0)) + part
+                    place = self.place(axis, first, last, part)
                     columns[part] = self.column(elements, plane, (place, lane))
             total = pooling.combined(elements, [columns[part] for part in parts])
             body += elements.take_block()
@@ -134,12 +168,7 @@ class PlainRow(_Row):
     between what padding has: the largest element or the sum; and if positions are asked for, which
     part holds the largest first, were this the windows' first column. Numbers are floats, so that
     the same lanes that hold the elements hold them.
-
-    Arguments:
-        planes: of which planes.
     """
-
-    planes: Planes
 
     @property
     def axis(self) -> WindowAxis:
@@ -184,7 +213,7 @@ class PlainRow(_Row):
                 place = var + (span.start - self.axis.low)
                 padding = self._keep(number, place, pooling.neutral, self._none)
                 body += (ir.For(var, span.length, padding),)
-        inside = interior(pooling.axes, self.rows)
+        inside = self.interior()
         whole = self._over(real, lambda place: self._column(plane, number, place))
         if inside is None:
             return body + whole

@@ -73,6 +73,27 @@ class WindowAxis:
         ]
         return [(span, touches) for span, touches in found if span.length]
 
+    @property
+    def reaches(self) -> bool:
+        """Whether every window that touches padding also has the input's nearest place."""
+        ends = self.low < self.kernel and (self.windows - 1) * self.stride - self.low < self.extent
+        return not self.has_padding or (self.dilation == 1 and ends)
+
+    def nearest(self, window: Expr, last: int, part: int) -> Expr:
+        """The place of the input that is nearest to what a part of a window reads.
+
+        Arguments:
+            window: the window.
+            last: the largest number that it may have.
+            part: how many places behind the window's first one; it may be in another window.
+        """
+        place = window * self.stride + (part - self.low)
+        if part < self.low:
+            place = ir.maximum(place, 0)
+        if last * self.stride + part - self.low >= self.extent:
+            place = ir.minimum(place, self.extent - 1)
+        return place
+
     def inside(self, place: Expr) -> Expr:
         """Whether a place is no padding."""
         return (place >= 0) & (place < self.extent)
