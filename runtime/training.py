@@ -34,7 +34,7 @@ class EarlyStopping:
         patience: epochs without improvement after which training ends.
         min_delta: less than this is no improvement.
         monitor: what is looked at; `val_loss`, or `loss` without validation, by default.
-        mode: "min" or "max"; by default accuracies are to grow, all else to shrink.
+        mode: "min" or "max"; by default accuracies and such are to grow, all else to shrink.
         restore_best: go back to the state after the best epoch when training is over.
     """
 
@@ -56,11 +56,30 @@ class EarlyStopping:
         Raises:
             UsageError: there is nothing of that name.
         """
-        name = self.monitor or ("val_loss" if "val_loss" in record else "loss")
-        if name not in record:
-            raise UsageError(f"early stopping looks at {name!r}; there is {', '.join(record)}")
-        largest = self.mode == "max" or (self.mode is None and name.endswith("accuracy"))
-        return -record[name] if largest else record[name]
+        return watched(record, self.monitor, self.mode, "early stopping")
+
+
+# Endings of names of what is to grow.
+_GROWING = ("accuracy", "precision", "recall", "f1", "iou")
+
+
+def watched(record: Record, monitor: str | None, mode: str | None, who: str) -> float:
+    """A figure of an epoch, turned so that less is better.
+
+    Arguments:
+        record: of the epoch.
+        monitor: name of the figure; `val_loss`, or `loss` without validation, by default.
+        mode: "min" or "max"; by default accuracies and such are to grow, all else to shrink.
+        who: looks at it, for the error.
+
+    Raises:
+        UsageError: there is nothing of that name.
+    """
+    name = monitor or ("val_loss" if "val_loss" in record else "loss")
+    if name not in record:
+        raise UsageError(f"{who} looks at {name!r}; there is {', '.join(record)}")
+    grows = mode == "max" or (mode is None and name.endswith(_GROWING))
+    return -record[name] if grows else record[name]
 
 
 @dataclass
@@ -146,6 +165,7 @@ class Loop:
         steps: to be done in all; None for as many as `epochs` takes.
         validate: gives what is known of held-out data; changes no state.
         about: what else there is to say at the end of an epoch.
+        learn: takes the record of an epoch that is over; may change `state`.
         early_stopping: when to end before.
         log: file with a line for every epoch.
         checkpoint: file that the run can go on from, written after every epoch and when it ends.
@@ -164,6 +184,7 @@ class Loop:
     steps: int | None = None
     validate: Callable[[], Values] | None = None
     about: Callable[[], Values] = dict
+    learn: Callable[[Record], None] = lambda record: None
     early_stopping: EarlyStopping | None = None
     log: str | Path | None = None
     checkpoint: str | Path | None = None
@@ -221,6 +242,7 @@ class Loop:
         }
         with self._interrupts.deferred():
             run.close_epoch(record)
+            self.learn(record)
             self._judge(record)
             if log:
                 log.write(record)

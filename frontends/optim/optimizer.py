@@ -19,7 +19,7 @@ from ...compiler.ops.activation import Clip
 from ...compiler.ops.base import apply
 from ...compiler.tensor import Tensor
 from ...compiler.training import Descent
-from ...compiler.types import DType, TensorType
+from ...compiler.types import Array, DType, TensorType
 from .schedules import Constant, Schedule
 
 Number: TypeAlias = Tensor | float
@@ -106,7 +106,12 @@ class Optimizer(ABC):
                     f"group {pattern!r} sets {', '.join(sorted(unknown))}; "
                     f"{type(self).__name__} has {', '.join(sorted(own))} for a group"
                 )
-            replace(self, groups={}, **options)
+            own_schedule = replace(self, groups={}, **options).schedule.plateau
+            if own_schedule not in (None, self.schedule.plateau):
+                raise UsageError(
+                    f"group {pattern!r} has a ReduceLROnPlateau of its own; there is one for all "
+                    "parameters: give it to the optimizer"
+                )
 
     def check(self) -> None:
         """
@@ -169,14 +174,20 @@ class Optimizer(ABC):
                     result[name] = own.descend(p, g, Slots(p), *scalars)
         return {name: result[name] for name in descents}
 
-    def lr_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0, for parameters that are in no group."""
+    def lr_at(self, step: int, states: Mapping[str, Array] | None = None) -> float:
+        """The learning rate of a step, counted from 0, for parameters that are in no group.
+
+        Arguments:
+            step: number of steps done.
+            states: of training, by name, where the schedule has any.
+        """
         graph = Graph("rate")
         rate = self._rate(graph.input(TensorType((), DType.FLOAT64), "step"))
         if not isinstance(rate, Tensor):
             return rate
         graph.outputs["rate"] = rate.value
-        return float(evaluate(graph, {"step": np.array(float(step))}).outputs["rate"])
+        feeds = {**(states or {}), "step": np.array(float(step))}
+        return float(evaluate(graph, feeds).outputs["rate"])
 
     def _rate(self, step: Tensor) -> Number:
         return self.schedule.rate(self.lr, step)

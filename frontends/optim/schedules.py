@@ -12,8 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy as np
+
 from ...compiler.errors import UsageError
 from ...compiler.tensor import Tensor
+from ...compiler.types import Array
+from ...runtime.log import Record
+from ...runtime.training import watched
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,11 @@ class Schedule(ABC):
                 f"{type(args[0]).__name__}(lr, schedule={cls.__name__}(…))"
             )
         return super().__new__(cls)
+
+    @property
+    def plateau(self) -> ReduceLROnPlateau | None:
+        """The part of it that depends on how training goes."""
+        return None
 
     @abstractmethod
     def rate(self, base: float, step: Tensor) -> Tensor | float:
@@ -240,6 +250,10 @@ class SequentialLR(Schedule):
             result = (step >= start).where(later, result)
         return result
 
+    @property
+    def plateau(self) -> ReduceLROnPlateau | None:
+        return next((s.plateau for s in self.schedulers if s.plateau is not None), None)
+
 
 @dataclass(frozen=True)
 class LambdaLR(Schedule):
@@ -283,6 +297,10 @@ class LinearWarmup(Schedule):
         later = self.then.rate(base, (step - self.steps).maximum(0.0))
         return (step < self.steps).where((step + 1.0) * (base / self.steps), later)
 
+    @property
+    def plateau(self) -> ReduceLROnPlateau | None:
+        return self.then.plateau
+
 
 @dataclass(frozen=True)
 class OneCycleLR(Schedule):
@@ -311,6 +329,75 @@ class OneCycleLR(Schedule):
         up = _cosine(first, base, step / top)
         down = _cosine(base, last, ((step - top) / (end - top)).minimum(1.0))
         return (step <= top).where(up, down)
+
+
+PLATEAU = "optim.plateau"
+
+
+@dataclass(frozen=True)
+class ReduceLROnPlateau(Schedule):
+    """The base rate, multiplied by a factor whenever a figure gets no better any more.
+
+    `Trainer.fit` looks at the figure after every epoch. What the rule knows is a state of the step,
+    in checkpoints like all others: a buffer `optim.plateau` of what the base rate is multiplied by,
+    the best figure so far, the epochs since then, and those that are still to be left alone.
+
+    Arguments:
+        mode: "min" or "max"; by default accuracies and such are to grow, all else to shrink.
+        factor: of the rate, below 1.
+        patience: epochs without improvement that are put up with.
+        threshold: less than this is no improvement.
+        threshold_mode: "rel" for a share of the best figure, "abs" for a difference.
+        cooldown: epochs after a change that do not count.
+        min_lr: the rate does not fall below this.
+        monitor: the figure; `val_loss`, or `loss` without validation, by default.
+    """
+
+    mode: str | None = None
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    threshold_mode: str = "rel"
+    cooldown: int = 0
+    min_lr: float = 0.0
+    monitor: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.mode in (None, "min", "max"), f"mode is 'min' or 'max', not {self.mode!r}")
+        known = ("rel", "abs")
+        _require(self.threshold_mode in known, f"threshold_mode is one of {', '.join(known)}")
+        _require(0 <= self.factor < 1, f"factor is from 0 to below 1, got {self.factor}")
+
+    @property
+    def plateau(self) -> ReduceLROnPlateau | None:
+        return self
+
+    def rate(self, base: float, step: Tensor) -> Tensor | float:
+        graph = step.graph
+        if PLATEAU in graph:
+            (state,) = graph.outputs_of(PLATEAU)
+            known = graph.tensor(state)
+        else:
+            with graph.scope(prefix=""):
+                known = graph.buffer(np.array([1.0, np.inf, 0.0, 0.0]), PLATEAU)
+        return (known[0] * base).maximum(min(base, self.min_lr))
+
+    def after(self, state: Array, record: Record) -> Array:
+        """The state (4,) after another epoch.
+
+        Raises:
+            UsageError: the record does not have the figure.
+        """
+        value = watched(record, self.monitor, self.mode, type(self).__name__)
+        scale, best, waited, cooling = state
+        margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
+        better = value < best - margin if math.isfinite(best) else value < best
+        best, waited = (value, 0) if better else (best, waited + 1)
+        if cooling > 0:
+            cooling, waited = cooling - 1, 0
+        if waited > self.patience:
+            scale, waited, cooling = scale * self.factor, 0, self.cooldown
+        return np.array([scale, best, waited, cooling])
 
 
 def _cosine(start: float, end: float, share: Tensor) -> Tensor:

@@ -21,6 +21,10 @@ from ...runtime.training import check_state, restore
 from ..nn.module import Module
 from ..nn.state import Parameter, State
 from ..nn.trace import Traced
+from ..optim.accumulation import SUFFIX as GATHERED
+from ..optim.accumulation import Gather, Gathered
+from ..optim.swa_utils import SUFFIX as AVERAGE
+from ..optim.swa_utils import Averaging
 from .graphs import Signature, Traces, network
 from .objective import Objective
 
@@ -72,6 +76,8 @@ class Programs:
         learned: frozenset[Parameter] | None,
         watch_gradients: bool,
         options: Options,
+        parts: int,
+        average: float | None,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -80,6 +86,8 @@ class Programs:
         self.seed = seed
         self.learned = learned
         self.watch_gradients = watch_gradients
+        self.parts = parts
+        self._moving = optimizer if average is None else Averaging(optimizer, average)
         self._options = options
         self.arrays: dict[str, Array] = {}
         self._states: dict[str, State] = {}
@@ -88,27 +96,53 @@ class Programs:
         self.dtype = np.dtype(np.float32)
         self.refresh()
 
-    def step(self, inputs: Inputs, targets: Targets) -> Program:
-        """The training step for batches like this one."""
+    def step(self, inputs: Inputs, targets: Targets) -> list[Program]:
+        """The training step for batches of which this is a part: a program for each part."""
         self.refresh()
+        if self.parts == 1:
+            return [self._step(inputs, targets, self._moving)]
+        last = self._step(inputs, targets, Gathered(self._moving, self.parts))
+        return [self._step(inputs, targets, Gather())] * (self.parts - 1) + [last]
+
+    def _step(self, inputs: Inputs, targets: Targets, optimizer: Optimizer) -> Program:
         signature, rows = self.signature(inputs), row_count(targets)
-        key = ("step", _types(targets), signature)
+        key = ("step", type(optimizer), _types(targets), signature)
         if key not in self._programs:
             traces = self._traces(signature, targets)
             with self._only_learned():
-                traced = traces.training_step(rows, self.optimizer, self.watch_gradients)
+                traced = traces.training_step(rows, optimizer, self.watch_gradients)
             self._programs[key] = self._compile(traced, signature, rows)
-            live = {n.name for n in traced.graph.leaves(StateNode)} | self._states.keys()
-            self.arrays = {k: v for k, v in self.arrays.items() if k in live}
+            if not isinstance(optimizer, Gather):
+                live = {n.name for n in traced.graph.leaves(StateNode)} | self._states.keys()
+                self.arrays = {k: v for k, v in self.arrays.items() if k in live}
         return self._programs[key]
+
+    @contextmanager
+    def undone_on_error(self, program: Program) -> Iterator[None]:
+        """Inside, what a part of a batch changes is taken back where something is raised.
+
+        Arguments:
+            program: of a part that is not the last.
+        """
+        changed = [name for name in program.traced.graph.updates if not name.endswith(GATHERED)]
+        before = {name: self.arrays[name].copy() for name in changed}
+        try:
+            yield
+        except BaseException:
+            restore(self.arrays, before)
+            for name, array in self.arrays.items():
+                if name.endswith(GATHERED):
+                    array.fill(0)
+            raise
 
     def network(self, signature: Signature, rows: int) -> Program:
         """The network in inference mode, up to date with the states."""
         self.refresh()
-        key = ("network", rows, signature)
+        averages = self.averages()
+        key = ("network", rows, signature, bool(averages))
         if key not in self._programs:
             traced = network(self.model, signature, rows)
-            self._programs[key] = self._compile(traced, signature, rows)
+            self._programs[key] = self._compile(traced, signature, rows, averages)
         self._programs[key].executable.refresh()
         return self._programs[key]
 
@@ -133,6 +167,16 @@ class Programs:
         traced = traces.measure(rows, net.traced, net.rows)
         feeds = dict(zip(traced.inputs, arrays, strict=True))
         return evaluate(traced.graph, {**self.arrays, **feeds}).outputs
+
+    def averages(self) -> dict[str, Array]:
+        """The moving averages of parameters, by the parameter's name."""
+        names = [name for name in self._states if _average(name) in self.arrays]
+        return {name: self.arrays[_average(name)] for name in names}
+
+    @property
+    def lasting(self) -> dict[str, Array]:
+        """All states but those that are zero between two steps."""
+        return {k: v for k, v in self.arrays.items() if not k.endswith(GATHERED)}
 
     def signature(self, inputs: Inputs) -> Signature:
         """What the network takes, from an example."""
@@ -173,7 +217,7 @@ class Programs:
         self.refresh()
         has_step = any(kind == "step" for kind, *_ in self._programs)
         known = arrays if has_step else {k: v for k, v in arrays.items() if k in self.arrays}
-        check_state(self.arrays, known, path)
+        check_state(self.lasting, known, path)
         restore(self.arrays, known)
         later = {k: aligned_copy(v) for k, v in arrays.items() if k not in self.arrays}
         self.arrays |= later
@@ -207,7 +251,17 @@ class Programs:
     def _traces(self, signature: Signature, targets: Targets) -> Traces:
         return Traces(self.model, self.objective, signature, targets, self.seed)
 
-    def _compile(self, traced: Traced, signature: Signature, rows: int) -> Program:
+    def _compile(
+        self,
+        traced: Traced,
+        signature: Signature,
+        rows: int,
+        instead: Mapping[str, Array] | None = None,
+    ) -> Program:
+        """
+        Arguments:
+            instead: contents of states, by name, that are not those of training.
+        """
         for name, state in traced.states.items():
             if name not in self._states:
                 self._adopt(name, state)
@@ -217,8 +271,13 @@ class Programs:
             if own is None or own.shape != type.shape or own.dtype != type.dtype.numpy:
                 self.arrays[name] = aligned_copy(np.asarray(traced.graph.data[name]))
         compiled = compile_graph(traced.graph, self._options)
-        executable = Executable(compiled.image, self.threads, self.arrays, share=True)
+        states = {**self.arrays, **(instead or {})}
+        executable = Executable(compiled.image, self.threads, states, share=True)
         return Program(traced, executable, signature, rows)
+
+
+def _average(parameter: str) -> str:
+    return f"optim.{parameter}{AVERAGE}"
 
 
 def _types(targets: Targets) -> tuple[Any, ...]:

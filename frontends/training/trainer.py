@@ -38,6 +38,7 @@ from ..nn.module import Module
 from ..nn.state import Parameter
 from ..nn.structure import map_structure
 from ..optim.optimizer import STEP, Optimizer
+from ..optim.schedules import PLATEAU
 from ..tuning import Tuner
 from .data import Data, as_rows, as_splits, evaluation_batches, rows_of, training_batches
 from .graphs import Signature
@@ -70,6 +71,13 @@ class Trainer:
             mean over rows is reported.
         threads: that run the steps; QUERN_NUM_THREADS or the usable processors by default.
         seed: of the order of the rows, of transforms and of dropout.
+        accumulate: parts that each batch is cut into. They go through the network one after the
+            other and take the memory of one; their gradients are added up, and the parameters are
+            moved once. That gives the numbers of the whole batch, but for what its rows have in
+            common in training, such as batch norm's statistics.
+        average: how much stays in a step of a moving average of the parameters, 0.999 for the last
+            thousand steps or so. What is evaluated, predicted with and saved is then the network
+            with the averages, while training goes on from the parameters themselves.
         parameters: those that are learned, `generator.parameters()`; the others stay as they are,
             though gradients flow through them. All that are not frozen by default. Trainers may
             share modules: each goes on from what the others have made of them.
@@ -93,6 +101,8 @@ class Trainer:
         metrics: Metrics = None,
         threads: int | None = None,
         seed: int = 0,
+        accumulate: int = 1,
+        average: float | None = None,
         parameters: Iterable[Parameter] | None = None,
         watch_gradients: bool = True,
         recompute: Wanted | None = None,
@@ -116,7 +126,16 @@ class Trainer:
         )
         learned = None if parameters is None else frozenset(parameters)
         self._programs = Programs(
-            model, objective, optimizer, threads, seed, learned, watch_gradients, options
+            model,
+            objective,
+            optimizer,
+            threads,
+            seed,
+            learned,
+            watch_gradients,
+            options,
+            accumulate,
+            average,
         )
         self._signature: Signature | None = None
         self._names = list(signature(model.forward).parameters)
@@ -177,7 +196,7 @@ class Trainer:
         rows, held_out = as_splits(data, self._names)
         batches = training_batches(rows, batch_size, self.seed, transform, self._programs.dtype)
         judged_by = held_out if validation is None else as_rows(validation, self._names)
-        program = self._step_program(next(batches.batches(0)))
+        programs = self._step_programs(next(batches.batches(0)))
 
         def validate() -> Values:
             assert judged_by is not None
@@ -186,17 +205,18 @@ class Trainer:
         if isinstance(early_stopping, int):
             early_stopping = EarlyStopping(early_stopping)
         shown = display(quiet)
-        shown.say(str(program.executable.memory))
+        shown.say(str(programs[-1].executable.memory))
         return Loop(
             batches,
-            lambda batch: self._step(program, batch),
+            lambda batch: self._step(programs, batch),
             self._figures,
-            dict(self._programs.arrays),
+            self._programs.lasting,
             self._identity(batches),
             1 if epochs is None and steps is None else epochs,
             steps,
             validate if judged_by is not None else None,
-            lambda: {"learning_rate": self.optimizer.lr_at(self._steps_done() - 1)},
+            lambda: {"learning_rate": self._learning_rate()},
+            self._adapt,
             early_stopping,
             log,
             checkpoint,
@@ -223,7 +243,7 @@ class Trainer:
         (batch,) = evaluation_batches(
             as_rows((x, y), self._names), None, self._programs.dtype
         ).batches(0)
-        return self._figures(self._step(self._step_program(batch), batch))
+        return self._figures(self._step(self._step_programs(batch), batch))
 
     def evaluate(self, data: Data, batch_size: int = 64) -> Values:
         """Loss and metrics over all rows, in inference mode; of data with a test part, over that.
@@ -282,7 +302,7 @@ class Trainer:
     def save_checkpoint(self, path: str | Path) -> Path:
         """Writes all states of training, the optimizer's included; `fit` can do this by itself."""
         self._programs.refresh()
-        return save_checkpoint(Checkpoint(self._programs.arrays), path)
+        return save_checkpoint(Checkpoint(self._programs.lasting), path)
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Takes all states of training from a checkpoint.
@@ -293,23 +313,47 @@ class Trainer:
         """
         self._programs.load(load_checkpoint(path).state, path)
 
+    def averaged_state_dict(self) -> dict[str, Array]:
+        """The model's state dict, with the moving averages in place of parameters."""
+        self._programs.refresh()
+        averages = self._programs.averages()
+        return {k: averages.get(k, array).copy() for k, array in self.model.state_dict().items()}
+
     # -- inside -----------------------------------------------------------------------------------
 
-    def _step_program(self, batch: Batch) -> Program:
-        targets = self._targets(batch)
-        program = self._programs.step(self._inputs(batch.inputs), targets)
-        self._signature = program.signature
-        return program
+    def _step_programs(self, batch: Batch) -> list[Program]:
+        part = next(batch.parts(self._programs.parts))
+        programs = self._programs.step(self._inputs(part.inputs), self._targets(part))
+        self._signature = programs[-1].signature
+        return programs
 
-    def _step(self, program: Program, batch: Batch) -> dict[str, Array]:
+    def _step(self, programs: Sequence[Program], batch: Batch) -> dict[str, Array]:
         """What the figures of a batch follow from."""
         self._programs.sync()
+        if len(programs) == 1:
+            return self._part(programs[0], batch)
+        parts = batch.parts(len(programs))
+        with self._programs.undone_on_error(programs[0]):
+            values = [self._part(*pair) for pair in zip(programs, parts, strict=True)]
+        return {name: np.mean([each[name] for each in values], 0) for name in values[0]}
+
+    def _part(self, program: Program, batch: Batch) -> dict[str, Array]:
         inputs = program.signature.arrays(self._inputs(batch.inputs))
         arrays = [*inputs, *named_targets(self._targets(batch)).values()]
         results = program.run(arrays)
         if not results[FINITE]:
             raise self._failure(program, arrays, results, batch)
         return {name: results[name].astype(np.float64) for name in program.traced.result}
+
+    def _adapt(self, record: Record) -> None:
+        """The learning rate depends on how training goes."""
+        rule = self.optimizer.schedule.plateau
+        if rule is not None:
+            state = self._programs.arrays[PLATEAU]
+            state[...] = rule.after(state, record)
+
+    def _learning_rate(self) -> float:
+        return self.optimizer.lr_at(self._steps_done() - 1, self._programs.arrays)
 
     def _figures(self, means: Mapping[str, Array]) -> Values:
         return {k: self._programs.objective.value(k, mean) for k, mean in means.items()}

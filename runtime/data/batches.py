@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...compiler.errors import DataError
-from .dataset import Dataset, Inputs, Targets, map_inputs, map_targets, named_arrays
+from .dataset import (
+    Array,
+    Dataset,
+    Inputs,
+    Targets,
+    map_inputs,
+    map_targets,
+    named_arrays,
+    row_count,
+)
 from .randomness import Stream, permutation, philox
 
 Transform: TypeAlias = Callable[[Inputs, Any, np.random.Generator], tuple[Inputs, Any]]
@@ -30,6 +39,21 @@ class Batch:
     count: int
     epoch: int
     index: int
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """So many batches of equal size, one after the other, whose rows are all those of this."""
+        rows = row_count(self.targets)
+        if count < 1 or rows % count:
+            raise DataError(f"a batch of {rows} rows is not cut into {count} equal parts")
+        size = rows // count
+        for begin in range(0, rows, size):
+
+            def cut(array: Array, begin: int = begin) -> Array:
+                return array[begin : begin + size]
+
+            inputs, targets = map_inputs(cut, self.inputs), map_targets(cut, self.targets)
+            real = min(max(self.count - begin, 0), size)
+            yield Batch(inputs, targets, real, self.epoch, self.index)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .compiler.training import build_training_step
-from .frontends.optim import schedules as lr_scheduler
-from .frontends.optim.optimizer import Optimizer
-from .frontends.optim.optimizers import (
+from ..compiler.training import build_training_step
+from ..frontends.optim.optimizer import Optimizer
+from ..frontends.optim.optimizers import (
     SGD,
     Adadelta,
     Adagrad,
@@ -17,7 +16,7 @@ from .frontends.optim.optimizers import (
     RMSprop,
     Rprop,
 )
-from .frontends.optim.schedules import (
+from ..frontends.optim.schedules import (
     Constant,
     ConstantLR,
     CosineAnnealingLR,
@@ -31,10 +30,12 @@ from .frontends.optim.schedules import (
     MultiStepLR,
     OneCycleLR,
     PolynomialLR,
+    ReduceLROnPlateau,
     Schedule,
     SequentialLR,
     StepLR,
 )
+from . import lr_scheduler, swa_utils
 
 __all__ = [
     "SGD",
@@ -60,10 +61,12 @@ __all__ = [
     "PolynomialLR",
     "RAdam",
     "RMSprop",
+    "ReduceLROnPlateau",
     "Rprop",
     "Schedule",
     "SequentialLR",
     "StepLR",
     "build_training_step",
     "lr_scheduler",
+    "swa_utils",
 ]
