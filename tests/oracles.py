@@ -106,9 +106,13 @@ def _check_kernel(
     for name, found in results.items():
         for value, array in zip(arguments, found, strict=True):
             expected = reference.values[value]
-            what = f"{name}: {value} of kernel {kernel.name}\n{print_kernel(kernel)}\n"
+            what = f"{name}: {value} of kernel {kernel.name}\n"
             rtol, atol = (0.0, 0.0) if value not in group.outputs else tolerance
-            compare(array.reshape(expected.shape), expected, rtol, atol, what)
+            try:
+                compare(array.reshape(expected.shape), expected, rtol, atol, what)
+            except AssertionError as error:
+                error.add_note(print_kernel(kernel))
+                raise
 
 
 def _garbage(dtype: DType) -> Any:
