@@ -53,9 +53,9 @@ _HOMES: dict[str, str] = {
         argmax bmm cat chunk concat exp flatten gather log log_softmax matmul maximum
         minimum relu sigmoid softmax split sqrt stack tanh unflatten where
     """,
-    ".runtime.artifact": "load",
     ".runtime.executable": "Executable",
     ".runtime.profile": "profile",
+    ".runtime.saved": "load save",
 }
 
 # Name -> "MODULE:NAME" where it has another name there, "MODULE:" for a module itself.
@@ -284,9 +284,10 @@ if TYPE_CHECKING:
     from .nn.functional import tanh as tanh
     from .nn.functional import unflatten as unflatten
     from .nn.functional import where as where
-    from .runtime.artifact import load as load
     from .runtime.executable import Executable as Executable
     from .runtime.profile import profile as profile
+    from .runtime.saved import load as load
+    from .runtime.saved import save as save
 
     grad = differentiate
 else:  # unseen by type checkers, so that they still find a misspelt name
