@@ -153,7 +153,8 @@ def test_a_nan_in_a_block_of_channels_wins(name: str) -> None:
 @pytest.mark.parametrize("shape", [(2, 6, 9, 11), (5, 1, 6, 21), (1, 3, 4, 3)])
 def test_planes_are_walked_side_by_side(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of them, and those that are left."""
-    monkeypatch.setattr("quern.compiler.lower.planes.L2_BYTES", 0)
+    for module in ("planes", "pool_rows"):
+        monkeypatch.setattr(f"quern.compiler.lower.{module}.L2_BYTES", 0)
     window = WINDOWS["3x3 overlapping"]
     pools = [MaxPool(*fields(window)), AvgPool((2, 2), (2, 2), ((0, 0), (0, 0)))]
     check(lambda x: [apply_all(op, x)[0] for op in pools], numbers(shape), atol=1e-6)

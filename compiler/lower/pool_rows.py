@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from itertools import product
 from typing import TYPE_CHECKING
 
+from ..cost_model import L2_BYTES
 from ..loops import ir
 from ..loops.ir import BinaryOp, Buffer, Const, Expr, Function, LoopKind, Space
 from .bands import row_length
@@ -262,7 +263,23 @@ class PlainRow(_Row):
         return body
 
     def _windows(self, plane: Index, number: Expr) -> ir.Block:
-        return self._over(self.axis.windows, lambda window: self._window(plane, number, window))
+        def window(window: Expr) -> ir.Block:
+            return self._ask_ahead(plane, window) + self._window(plane, number, window)
+
+        return self._over(self.axis.windows, window)
+
+    def _ask_ahead(self, plane: Index, window: Expr) -> ir.Block:
+        """Asks for what the next row reads and this one does not: nothing is read meanwhile."""
+        source = self.pooling.binding.inputs.get(self.pooling.inputs[0])
+        if source is None or source.nbytes <= L2_BYTES or len(self.rows) != 1:
+            return ()
+        axis, (row,) = self.pooling.axes[0], self.rows
+        near = [part * axis.dilation for part in range(axis.kernel)]
+        far = (axis.place(row, ir.index(0)) + axis.stride + n for n in near)
+        new = (place for place, n in zip(far, near, strict=True) if n + axis.stride not in near)
+        return tuple(
+            ir.Prefetch(source, (*plane, place, window * self.axis.stride)) for place in new
+        )
 
     def _window(self, plane: Index, number: Expr, window: Expr) -> ir.Block:
         pooling, axis = self.pooling, self.axis
