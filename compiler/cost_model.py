@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from .llvm.target import Target
-from .types import DType
+from .types import DType, Shape
 
 # What a core does in a cycle at most, and how near inner loops come to it.
 MULTIPLY_ADDS = 2
@@ -37,6 +37,11 @@ L2_BYTES = 512 * 1024
 _INPUTS = {(2, 3): 60, (4, 3): 150, (2, 5): 150}
 _RESULTS = {(2, 3): 40, (4, 3): 100, (2, 5): 60}
 _WEIGHTS = {(2, 3): 95, (4, 3): 210, (2, 5): 330}
+
+# The same for a pair of pixels in Strassen's algorithm, which has so many products.
+_PAIR_INPUTS = 10
+_PAIR_RESULTS = 14
+_QUARTERS = 7
 
 # Transformed inputs of all tiles that are kept at the same time at most.
 _APART_BYTES = 8 << 20
@@ -60,11 +65,12 @@ class Algorithm(Enum):
     DIRECT = "direct"
     F2 = "winograd 2x2"
     F4 = "winograd 4x4"
+    STRASSEN = "strassen"
 
     @property
     def tile(self) -> int:
-        """Outputs along an axis of a tile; 0 for direct convolution."""
-        return {Algorithm.DIRECT: 0, Algorithm.F2: 2, Algorithm.F4: 4}[self]
+        """Outputs along an axis of a tile of Winograd's; 0 for the others."""
+        return {Algorithm.F2: 2, Algorithm.F4: 4}.get(self, 0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,10 @@ class SquareConvolution:
     @property
     def algorithms(self) -> tuple[Algorithm, ...]:
         """Those that there are."""
-        return tuple(a for a in Algorithm if not a.tile or (a.tile, self.taps) in _INPUTS)
+        if self.taps == 1:
+            return (Algorithm.DIRECT, Algorithm.STRASSEN)
+        winograds = (a for a in Algorithm if (a.tile, self.taps) in _INPUTS)
+        return (Algorithm.DIRECT, *winograds)
 
     def tiles(self, size: int) -> int:
         """Tiles of the whole batch."""
@@ -140,6 +149,8 @@ def cycles(target: Target, dtype: DType, conv: SquareConvolution, algorithm: Alg
         outputs = conv.batch * conv.height * conv.width
         work = outputs * conv.taps**2 * pairs / (MULTIPLY_ADDS * lanes * EFFICIENCY)
         return _together(work, conv.taps**2 * pairs * dtype.size)
+    if algorithm is Algorithm.STRASSEN:
+        return _strassen_cycles(target, dtype, conv)
     size, kind = algorithm.tile, (algorithm.tile, conv.taps)
     places, tiles = (size + conv.taps - 1) ** 2, conv.tiles(size)
     deep, wide = -(-conv.depth // lanes), -(-conv.channels // lanes)
@@ -152,6 +163,17 @@ def cycles(target: Target, dtype: DType, conv: SquareConvolution, algorithm: Alg
     if not conv.prepared:
         total += _together(conv.depth * wide * _WEIGHTS[kind], 2 * weight)
     return total
+
+
+def _strassen_cycles(target: Target, dtype: DType, conv: SquareConvolution) -> float:
+    """What a 1x1 convolution takes in halves of pixels and channels."""
+    lanes = target.lanes(dtype)
+    tiles = -(-conv.batch * conv.height * conv.width // 2)
+    deep, wide = conv.depth // 2, conv.channels // 2
+    panel = winograd_panel(target, dtype, wide)
+    products = -(-wide // panel) * _products(target, deep, tiles, panel // lanes) / EFFICIENCY
+    sums = tiles * (deep * _PAIR_INPUTS + wide * _PAIR_RESULTS) / lanes
+    return _together(_QUARTERS * products + sums, _QUARTERS * deep * wide * dtype.size)
 
 
 def _together(work: float, nbytes: float) -> float:
@@ -208,20 +230,36 @@ def winograd_blocking(
         tile: outputs along an axis of a tile.
         panel: output channels side by side in the weight.
     """
-    places, tiles, size = (tile + conv.taps - 1) ** 2, conv.tiles(tile), dtype.size
-    fit = L2_BYTES // (places * conv.depth * size)
+    places, tiles = (tile + conv.taps - 1) ** 2, conv.tiles(tile)
+    return _blocking(target, dtype, (places, tiles, conv.depth, conv.channels), panel)
+
+
+def strassen_blocking(
+    target: Target, dtype: DType, pairs: int, weight: Shape, panel: int
+) -> Blocking:
+    """Blocks of pairs of pixels in Strassen's algorithm, as of tiles in Winograd's."""
+    channels, depth = weight[:2]
+    return _blocking(target, dtype, (_QUARTERS, pairs, depth // 2, channels // 2), panel)
+
+
+def _blocking(
+    target: Target, dtype: DType, products: tuple[int, int, int, int], panel: int
+) -> Blocking:
+    """Blocks of so many places, tiles, input and output channels."""
+    (places, tiles, depth, channels), size = products, dtype.size
+    fit = L2_BYTES // (places * depth * size)
     on_stack = _PRODUCTS_BYTES // (places * panel * size)
     most = min(max(fit // 2, _FEW_TILES) if fit * 3 // 4 >= _FEW_TILES else _MANY_TILES, on_stack)
     rows = _most_rows(target, -(-panel // target.lanes(dtype)))
     block = _block(tiles, max(1, most), rows)
     blocks = -(-tiles // block)
-    slot = places * conv.depth * block * size
+    slot = places * depth * block * size
     near = blocks >= _TASKS and slot <= L2_BYTES
     fused = near or (blocks >= _TASKS and slot * blocks > _APART_BYTES)
     apart = fused and not near
     tasks = max(_TASKS // 2, min(2 * _TASKS, _SLOTS_BYTES // slot)) if apart else blocks
     repeats = -(-blocks // min(tasks, blocks))
-    far = places * conv.depth * conv.channels * size > _NEAR_BYTES
+    far = places * depth * channels * size > _NEAR_BYTES
     return Blocking(block, blocks, repeats, fused, far, near)
 
 

@@ -43,6 +43,7 @@ from .passes.reshape import SinkReshapes
 from .passes.simplify import Simplify
 from .passes.snapshot import Snapshot
 from .passes.step_passes import StepPasses
+from .passes.strassen import Strassen
 from .passes.subpixel import SubPixel
 from .passes.subsample import Subsample
 from .passes.winograd import Winograd
@@ -68,7 +69,8 @@ class Options:
         target: the machine; the host by default.
         passes: graph passes, in order; the standard ones by default.
         workers: processes that compile kernels; as many as there are processors by default.
-        algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm.
+        algorithms: "fastest", or "direct" for convolutions by neither Winograd's
+            algorithm nor Strassen's.
         checkpoint: what of the forward pass is computed again for the backward pass; nothing by
             default.
         checkpoint_steps: the same for the steps of recurrences.
@@ -143,10 +145,10 @@ def _simplification() -> tuple[Pass, ...]:
 
 def _layout_passes(options: Options) -> tuple[Pass, ...]:
     """The passes that choose layouts and algorithms."""
-    winograd = (
-        () if options.algorithms == "direct" else (Winograd(options.target, choose=options.choose),)
-    )
-    return (BlockChannels(options.target), *winograd, Simplify(), ShareCommonSubexpressions())
+    target, choose = options.target, options.choose
+    fast = (Winograd(target, choose=choose), Strassen(target, choose))
+    fewer = () if options.algorithms == "direct" else fast
+    return (BlockChannels(target), *fewer, Simplify(), ShareCommonSubexpressions())
 
 
 def _passes(options: Options) -> tuple[Pass, ...]:

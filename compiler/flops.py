@@ -22,6 +22,7 @@ from .ops.pointwise import Pointwise
 from .ops.pool import MaxPool, MaxPoolGradient, SumPool, SumPoolGradient
 from .ops.recurrence import Recurrence
 from .ops.reduce import Reduction
+from .ops.strassen import StrassenConv
 from .ops.winograd import WinogradConv
 from .ops.winograd_gradient import WinogradConvWeightGradient
 from .types import TensorType
@@ -93,7 +94,8 @@ def _(op: ConvWeightGradient, inputs: Types, outputs: Types) -> int:
 
 @flops.register(BlockedConv)
 @flops.register(WinogradConv)
-def _(op: BlockedConv | WinogradConv, inputs: Types, outputs: Types) -> int:
+@flops.register(StrassenConv)
+def _(op: BlockedConv | WinogradConv | StrassenConv, inputs: Types, outputs: Types) -> int:
     y = outputs[0] if isinstance(op.convolution, Conv) else inputs[0]
     return _convolution(y, y.with_shape(op.weight))
 

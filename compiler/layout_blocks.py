@@ -15,6 +15,7 @@ from .ops.movement import Broadcast, Concat, Pad, Slice, Unslice
 from .ops.pointwise import Cast, Pointwise
 from .ops.pool import Pool
 from .ops.reduce import Reduction
+from .ops.strassen import StrassenConv
 from .ops.winograd import WinogradConv
 from .types import Shape
 
@@ -183,7 +184,7 @@ def channel_blocks(graph: Graph) -> Mapping[Value, int]:
         size = 1
         if isinstance(node.op, Block):
             size = node.op.size
-        elif isinstance(node.op, BlockedConv | WinogradConv):
+        elif isinstance(node.op, BlockedConv | WinogradConv | StrassenConv):
             size = node.op.block
         elif isinstance(node.op, _FOLLOWING):
             size = max((found.get(v, 1) for v in graph.inputs_of(node.name)), default=1)

@@ -59,8 +59,8 @@ def compile(
         target: "avx512", "avx2" or "sse"; the host by default.
         dump: folder into which the text of every stage is written.
         workers: processes that compile kernels.
-        algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm, in whose
-            results a NaN or an infinity spreads to neighbouring pixels.
+        algorithms: "fastest", or "direct" for convolutions by neither Winograd's algorithm nor
+            Strassen's, in whose results a NaN or an infinity spreads to other pixels.
         checkpoint: what a backward pass reads of the forward pass is computed again instead of
             kept: in so many segments, so that the plan keeps to a number of bytes ("1.5 GB"), in
             the modules of these names, or, with True, for the least memory.

@@ -1,6 +1,6 @@
 """Choosing algorithms by measuring them, and remembering what was fastest.
 
-Each 3x3 convolution that can be done in several ways is compiled in each of them, alone, and run on
+Each convolution that can be done in several ways is compiled in each of them, alone, and run on
 random data by as many threads as the network will have. In a network the weights of a layer are in
 memory when it is run, for all the others have been between, and its input is in a cache; so it is
 here: before every run so much else is read that nothing is left in the caches, and then the input.
@@ -34,6 +34,8 @@ from ..compiler.lower.blocked_conv import panel_width
 from ..compiler.ops.base import apply
 from ..compiler.ops.blocked import BlockedConv, blocked_shape
 from ..compiler.ops.conv import Conv
+from ..compiler.passes.base import Pass
+from ..compiler.passes.strassen import Strassen
 from ..compiler.passes.winograd import Winograd
 from ..compiler.report import Report
 from ..compiler.types import Array, DType, TensorType
@@ -107,8 +109,8 @@ class Tuner:
         graph = convolution_graph(target, dtype, conv, random)
         candidates = {}
         for algorithm in conv.algorithms:
-            passes = (Winograd(target, algorithm.tile),) if algorithm.tile else ()
-            image = compile_graph(graph, Options(target, passes=passes)).image
+            options = Options(target, passes=passes_for(target, algorithm))
+            image = compile_graph(graph, options).image
             candidates[algorithm] = Executable(image, self.threads)
         feeds = {
             name: random.standard_normal(type.shape).astype(type.dtype.numpy)
@@ -125,6 +127,15 @@ class Tuner:
             for algorithm, executable in candidates.items():
                 taken[algorithm].append(_seconds_cold(executable, feeds, other))
         return {algorithm: min(times) for algorithm, times in taken.items()}
+
+
+def passes_for(target: Target, algorithm: Algorithm) -> tuple[Pass, ...]:
+    """What has all convolutions done by an algorithm that can be."""
+
+    def choose(*_: object) -> Algorithm:
+        return algorithm
+
+    return Winograd(target, choose=choose), Strassen(target, choose)
 
 
 def convolution_graph(

@@ -30,7 +30,16 @@ from oracles import check_kernels
 from quern.compiler.autodiff import differentiate
 from quern.compiler.errors import GradientError
 from quern.compiler.graph import Graph
-from quern.compiler.ops import blocked, conv, linear, pool, random, winograd, winograd_gradient
+from quern.compiler.ops import (
+    blocked,
+    conv,
+    linear,
+    pool,
+    random,
+    strassen,
+    winograd,
+    winograd_gradient,
+)
 from quern.compiler.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from quern.compiler.ops.base import Op, op_classes
 from quern.compiler.ops.composite import Composite
@@ -136,8 +145,19 @@ def _winograd() -> list[Case]:
     ]
 
 
+def _strassen() -> list[Case]:
+    weight = spread((12, 4, 1, 1), seed=2)
+    sums = strassen.StrassenWeight(4)
+    op = strassen.StrassenConv(conv.Conv((1, 1), ((0, 0),) * 2, (1, 1)), weight.shape, 2)
+    return [
+        _case(sums, weight),
+        _case(op, blocked.blocked(IMAGE, 2), *sums.evaluate(weight)),
+    ]
+
+
 OWN = [
     *_convolutions(),
+    *_strassen(),
     *_blocks(),
     *_winograd(),
     _case(linear.MatMul(), spread((2, 3, 5)), spread((1, 5, 4), seed=1)),

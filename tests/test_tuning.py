@@ -17,12 +17,12 @@ from quern.compiler.errors import UsageError
 from quern.compiler.evaluate import evaluate
 from quern.compiler.llvm.cache import ObjectCache
 from quern.compiler.llvm.target import Target
+from quern.compiler.ops.strassen import StrassenConv
 from quern.compiler.ops.winograd import WinogradConv
-from quern.compiler.passes.winograd import Winograd
 from quern.compiler.report import Report
 from quern.compiler.types import DType
 from quern.frontends import tuning
-from quern.frontends.tuning import Tuner, convolution_graph
+from quern.frontends.tuning import Tuner, convolution_graph, passes_for
 from quern.runtime.executable import Executable
 
 HOST = Target.host()
@@ -54,7 +54,7 @@ def test_all_algorithms_are_measured_and_the_fastest_is_taken(store: ObjectCache
     (stage,) = report.stages
     assert stage.name == "tune 1x16x8x8 by 3x3 to 16"
     told = dict(part.rsplit(" ", 2)[:2] for part in stage.detail.split(", "))
-    assert set(told) == {a.value for a in Algorithm}
+    assert set(told) == {a.value for a in SMALL.algorithms}
     assert float(told[winner.value]) == min(map(float, told.values()))
     assert tuner.measured == 1
 
@@ -106,13 +106,15 @@ def test_large_batches_are_measured_with_fewer_images(
 @pytest.mark.parametrize("prepared", [True, False])
 @pytest.mark.parametrize("algorithm", Algorithm)
 def test_what_is_measured_is_the_convolution(algorithm: Algorithm, prepared: bool) -> None:
-    conv = SquareConvolution(batch=2, depth=16, channels=24, height=5, width=6, prepared=prepared)
+    taps = 1 if algorithm is Algorithm.STRASSEN else 3
+    conv = SquareConvolution(2, 16, 32, 5, 6, prepared, taps)
+    assert algorithm in conv.algorithms
     random = np.random.default_rng(1)
     graph = convolution_graph(HOST, DType.FLOAT32, conv, random)
-    passes = (Winograd(HOST, algorithm.tile),) if algorithm.tile else ()
-    compiled = compile_graph(graph, Options(HOST, passes=passes))
+    compiled = compile_graph(graph, Options(HOST, passes=passes_for(HOST, algorithm)))
     kinds = [type(n.op) for n in compiled.optimized.nodes()]
-    assert (WinogradConv in kinds) is (algorithm is not Algorithm.DIRECT)
+    assert (WinogradConv in kinds) is (algorithm.tile > 0)
+    assert (StrassenConv in kinds) is (algorithm is Algorithm.STRASSEN and prepared)
     executable = Executable(compiled.image, 1)
     feeds = {
         name: random.standard_normal(type.shape).astype(np.float32)

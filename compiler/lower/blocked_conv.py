@@ -11,7 +11,7 @@ and a band of the input fit. Where windows leave the input, the band is copied w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
@@ -33,6 +33,7 @@ from .blocked_task import Tasks
 from .contraction import Axis, Contraction, Factor, Place
 from .depthwise import depthwise_form, lower_depthwise
 from .elements import is_number
+from .flat import flat_shapes
 from .gather import Gather, Part
 from .grouped_conv import grouped_form, lower_grouped
 from .index import Index
@@ -40,7 +41,6 @@ from .padding import reader
 from .pointwise_depthwise import PointwiseDepthwise, flat_before
 from .pool import pooling_behind
 from .slide import Slide
-from .space import aligned_values, is_rigid
 from .tile import VECTORS
 from .windows import WindowAxis, window_axes
 
@@ -62,7 +62,7 @@ def lower_blocked_conv(graph: Graph, group: Group, target: Target) -> Lowered:
         if shapes:
             binding = Binding(graph, group, target, shapes)
             return PointwiseDepthwise(BlockedGather(binding, Value(group.anchor))).lower()
-    shapes = _flat(graph, group)
+    shapes = flat_shapes(graph, group)
     binding = Binding(graph, group, target, shapes)
     return BlockedGather(binding, Value(group.anchor), flat=bool(shapes)).lower()
 
@@ -84,39 +84,11 @@ def panel_width(op: BlockedConv, x: TensorType, target: Target) -> int:
     inputs = [graph.input(type, name) for type, name in ((x, "x"), (packed[0], "w"))]
     (value,) = graph.add(op, *(tensor.value for tensor in inputs))
     group = Group("", (value.node,), value.node, None, (), (), (), (), Phase.FORWARD)
-    shapes = _flat(graph, group)
+    shapes = flat_shapes(graph, group)
     gather = BlockedGather(Binding(graph, group, target, shapes), value, flat=bool(shapes))
     lanes = gather.lanes
     most = 1 if gather.is_depthwise else min(_WIDEST, -(-gather.channel.extent // lanes))
     return min((lanes * n for n in range(1, most + 1)), key=gather.cost)
-
-
-def _flat(graph: Graph, group: Group) -> Mapping[Value, Shape]:
-    """Shapes with the pixels in one row, if the convolution and its epilogue allow it.
-
-    So it is where each output pixel reads one input pixel, and all else has all pixels or none.
-    """
-    result = Value(group.anchor or "")
-    op = graph.producer(result).op
-    assert isinstance(op, BlockedConv)
-    space, (x, w) = graph.type_of(result).shape, graph.inputs_of(result.node)
-    window = op.convolution.window(op.weight[2:])
-    if group.pool is not None:
-        return {}
-    pointwise = window.size == 1 and not any(map(any, window.padding))
-    if len(space) < 5 or not pointwise or set(window.stride) != {1} or is_rigid(graph, group):
-        return {}
-    shapes: dict[Value, Shape] = {}
-    for value in aligned_values(graph, group):
-        shape = graph.type_of(value).shape
-        if value == w:
-            shapes[value] = (*shape[:3], 1, shape[-1])
-            continue
-        shape = (1,) * (len(space) - len(shape)) + shape
-        if value != x and shape[2:-1] not in (space[2:-1], (1,) * (len(space) - 3)):
-            return {}
-        shapes[value] = (*shape[:2], math.prod(shape[2:-1]), shape[-1])
-    return shapes if group.allows(graph, shapes) else {}
 
 
 @dataclass

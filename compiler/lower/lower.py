@@ -23,6 +23,7 @@ from ..ops.pool import (
     SumPoolGradient,
 )
 from ..ops.recurrence import Recurrence
+from ..ops.strassen import StrassenConv, StrassenWeight
 from ..ops.winograd import WinogradConv, WinogradWeight
 from ..ops.winograd_gradient import WinogradConvWeightGradient
 from .binding import Lowered
@@ -37,6 +38,7 @@ from .pack import lower_pack, packs_weight
 from .pool import lower_pool
 from .pool_gradient import lower_pool_gradient
 from .scatter import lower_scatter
+from .strassen import lower_strassen, lower_strassen_weight
 from .winograd import lower_winograd
 from .winograd_filter import lower_winograd_filter
 from .winograd_pool import lower_winograd_pool
@@ -64,6 +66,8 @@ _FAMILIES: dict[type[Op], Family] = {
     Concat: lower_concat,
     WinogradConv: lower_winograd,
     WinogradWeight: lower_winograd_filter,
+    StrassenConv: lower_strassen,
+    StrassenWeight: lower_strassen_weight,
 }
 
 # With a max-pool behind them.

@@ -6,10 +6,7 @@ Tiles of outputs are numbered over the whole batch, and taken some at a time (a 
     products   for each of the places of a transformed tile: [tiles x C] · [C x K]
     outputs    the products of a tile are transformed, and the epilogue follows
 
-Vectors lie along the channels everywhere. A task takes several blocks of tiles through all three
-steps, with transformed inputs on its stack, or in a slot of its own where they are many; products
-go to the stack for a panel of output channels at a time. Where there are few blocks, all inputs
-are transformed first, and tasks are blocks of tiles times panels.
+Vectors lie along the channels everywhere. Which of this a task does is in `product_tasks.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +28,7 @@ from .binding import Binding, Lowered
 from .epilogue import store_results
 from .index import Index
 from .padding import reader
+from .product_tasks import ProductTasks
 from .winograd_products import Products
 from .winograd_tiles import APART, OfTile, WinogradTiles
 
@@ -119,46 +117,10 @@ class Winograd(WinogradTiles):
         return f"winograd {size}, {rows}, {self.blocking.tiles} tiles at a time"
 
     def lower(self) -> Lowered:
-        return self.binding.finish(
-            self._fused() if self.blocking.fused else self._apart(), self.note
+        tasks = ProductTasks(
+            self.products, self.blocking, self.read[1], self._inputs, self._outputs
         )
-
-    # -- tasks ------------------------------------------------------------------------------------
-
-    def _fused(self) -> ir.Block:
-        """Each task takes blocks of tiles through all steps, on its stack or in its own slot."""
-        task, number = self.binding.var("task"), self.binding.var("block")
-        channel, panel = self.binding.var("c"), self.binding.var("panel")
-        blocking = self.blocking
-        block = task * blocking.repeats + number
-        slot = ir.index(0) if blocking.near else task
-        body: ir.Block = (
-            ir.For(channel, self.read[1], self._inputs(slot, block, channel)),
-            ir.For(panel, self.panels, self._products_and_outputs(slot, block, panel)),
-        )
-        if blocking.slots * blocking.repeats != blocking.blocks:
-            body = (ir.If(block < blocking.blocks, body),)
-        body = (ir.Alloc(self.products.results), ir.For(number, blocking.repeats, body))
-        if blocking.near:
-            body = (ir.Alloc(self.products.inputs), *body)
-        return (ir.For(task, blocking.slots, body, LoopKind.PARALLEL),)
-
-    def _apart(self) -> ir.Block:
-        """First all inputs, then the products."""
-        block, channel, panel = (self.binding.var(h) for h in ("block", "c", "panel"))
-        blocks = block, self.blocking.blocks
-        first = self._inputs(block, block, channel)
-        last = (ir.Alloc(self.products.results), *self._products_and_outputs(block, block, panel))
-        inputs, outputs = (blocks, (channel, self.read[1])), (blocks, (panel, self.panels))
-        if self.blocking.panels_first:
-            inputs, outputs = inputs[::-1], outputs[::-1]
-        return (
-            *ir.loop_nest(inputs, first, LoopKind.PARALLEL),
-            *ir.loop_nest(outputs, last, LoopKind.PARALLEL),
-        )
-
-    def _products_and_outputs(self, slot: Expr, block: Expr, panel: Expr) -> ir.Block:
-        return self.products.all(slot, panel) + self._outputs(block, panel)
+        return self.binding.finish(tasks.all(), self.note)
 
     # -- tiles ------------------------------------------------------------------------------------
 

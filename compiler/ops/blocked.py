@@ -166,9 +166,7 @@ class BlockedConv(Op):
     @property
     def is_pointwise(self) -> bool:
         """Whether each pixel of the output reads the same pixel of x, and all channels of it."""
-        window = self.convolution.window(self.weight[2:])
-        alone = (window.size, *window.stride) == (1,) * (1 + len(window.stride))
-        return alone and self.convolution.groups == 1 and not any(map(any, window.padding))
+        return is_pointwise(self.convolution, self.weight)
 
     @property
     def is_depthwise(self) -> bool:
@@ -211,6 +209,13 @@ class BlockedConvWeightGradient(Op):
 
     def evaluate(self, *inputs: Array) -> tuple[Array, ...]:
         return self.convolution.evaluate(*map(plain, inputs))
+
+
+def is_pointwise(op: Conv | ConvInputGradient, weight: Shape) -> bool:
+    """Whether each pixel of the output reads the same pixel of x, and all channels of it."""
+    window = op.window(weight[2:])
+    alone = (window.size, *window.stride) == (1,) * (1 + len(window.stride))
+    return alone and op.groups == 1 and not any(map(any, window.padding))
 
 
 def blocked_shape(shape: Shape, size: int) -> Shape:

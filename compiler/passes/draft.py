@@ -12,6 +12,7 @@ from ..ops.blocked import BlockedConv, BlockedConvWeightGradient
 from ..ops.conv import Conv, ConvInputGradient, ConvWeightGradient
 from ..ops.linear import MatMul, PackedMatMul
 from ..ops.pool import MaxPool, SumPool
+from ..ops.strassen import StrassenConv
 from ..ops.winograd import WinogradConv
 from ..ops.winograd_gradient import WinogradConvWeightGradient
 from ..types import Shape
@@ -27,6 +28,7 @@ _WITH_EPILOGUE = (
     BlockedConv,
     BlockedConvWeightGradient,
     WinogradConv,
+    StrassenConv,
     WinogradConvWeightGradient,
     SumPool,
 )

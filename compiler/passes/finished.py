@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from ..graph import Graph, Phase, Value
 from ..group import Group
 from ..ops.blocked import Block, PackWeight, Unblock
+from ..ops.strassen import StrassenWeight
 from ..ops.winograd import WinogradWeight
 from ..roles import SILENT, role
 from .draft import Draft
 
 _MAX_NAME = 72
 # Operations that rewrite a layout; their kernels are named after them.
-_LAYOUT = (Block, Unblock, PackWeight, WinogradWeight)
+_LAYOUT = (Block, Unblock, PackWeight, WinogradWeight, StrassenWeight)
 
 
 def finished(

@@ -24,6 +24,7 @@ from ..ops.leaf import Constant, Leaf, State
 from ..ops.linear import MatMul
 from ..ops.pool import MaxPool
 from ..ops.reduce import Reduction
+from ..ops.strassen import StrassenConv
 from ..roles import Role, is_expensive, role
 from ..types import Shape
 from .draft import Draft, can_follow, fits, is_cut, may_follow, uncut, walked
@@ -135,7 +136,9 @@ class _Partition:
         nothing else may ask for the value.
         """
         op, x = node.op, self.graph.producer(value)
-        if not isinstance(op, BlockedConv) or not op.is_pointwise:
+        if not isinstance(op, StrassenConv) and not (
+            isinstance(op, BlockedConv) and op.is_pointwise
+        ):
             return False
         if value != self.graph.inputs_of(node.name)[0] or value in self._results:
             return False

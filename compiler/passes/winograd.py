@@ -68,7 +68,7 @@ class Winograd(Pass):
             height=y[2],
             width=y[3],
             taps=op.weight[2],
-            prepared=not rewriter.old.updates and _is_known(rewriter.old, weight),
+            prepared=not rewriter.old.updates and is_known(rewriter.old, weight),
         )
         return self.choose(self.target, x.dtype, shape).tile
 
@@ -83,10 +83,10 @@ def _is_possible(op: BlockedConv, tile: int) -> bool:
     )
 
 
-def _is_known(graph: Graph, value: Value) -> bool:
+def is_known(graph: Graph, value: Value) -> bool:
     """Whether a value follows from parameters alone: it is prepared when they are loaded."""
     node = graph.producer(value)
     inputs = graph.inputs_of(node.name)
     return isinstance(node.op, State | Constant) or (
-        bool(inputs) and all(_is_known(graph, v) for v in inputs)
+        bool(inputs) and all(is_known(graph, v) for v in inputs)
     )

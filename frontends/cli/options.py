@@ -127,7 +127,7 @@ def add_algorithms(parser: argparse.ArgumentParser) -> None:
         "--algorithms",
         choices=ALGORITHMS,
         default=ALGORITHMS[0],
-        help="direct: convolutions without Winograd's algorithm",
+        help="direct: convolutions by neither Winograd's algorithm nor Strassen's",
     )
     parser.add_argument(
         "--tune",

@@ -1,0 +1,213 @@
+"""Strassen's algorithm for 1x1 convolutions of values in blocks of channels.
+
+Pixels are numbered over the whole batch. Each in the first half is paired with the one as far
+behind the middle; pairs are taken some at a time, as tiles are in Winograd convolution:
+
+    inputs     each pair's seven sums of quarters
+    products   for each of the seven: [pairs x C / 2] · [C / 2 x K / 2]
+    outputs    the four sums of a pair's products, and the epilogue
+
+Vectors lie along the channels everywhere. Which of this a task does is in `product_tasks.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..cost_model import Blocking, strassen_blocking
+from ..graph import Graph, Value
+from ..group import Group
+from ..llvm.target import Target
+from ..loops import ir
+from ..loops.ir import Expr, LoopKind, Space
+from ..ops.strassen import INPUTS, PLACES, RESULTS, WEIGHTS, StrassenConv
+from ..types import Shape
+from .anchored import Anchored
+from .binding import Binding, Lowered
+from .epilogue import store_results
+from .flat import flat_shapes
+from .index import Index
+from .linear_map import linear_map
+from .product_tasks import ProductTasks
+from .tile import panels
+from .winograd_products import Products
+from .winograd_tiles import APART
+
+
+def lower_strassen(graph: Graph, group: Group, target: Target) -> Lowered:
+    """The kernel of StrassenConv and its epilogue."""
+    assert group.anchor is not None
+    binding = Binding(graph, group, target, flat_shapes(graph, group))
+    return Strassen(binding, Value(group.anchor)).lower()
+
+
+@dataclass
+class Strassen(Anchored):
+    """One convolution.
+
+    Arguments:
+        given: how much is done at a time; chosen by the cost model if None.
+    """
+
+    given: Blocking | None = None
+
+    @cached_property
+    def shape(self) -> Shape:
+        """(N, K / d, *spatial, d)"""
+        return self.binding.shape(self.result)
+
+    @cached_property
+    def read(self) -> Shape:
+        """(N, C / b, *spatial, b)"""
+        return self.binding.shape(self.inputs[0])
+
+    @cached_property
+    def pixels(self) -> int:
+        """Of an image."""
+        return math.prod(self.shape[2:-1])
+
+    @cached_property
+    def pairs(self) -> int:
+        return -(-self.shape[0] * self.pixels // 2)
+
+    @cached_property
+    def is_odd(self) -> bool:
+        """Whether the last pair has one pixel only."""
+        return self.shape[0] * self.pixels % 2 == 1
+
+    @cached_property
+    def blocking(self) -> Blocking:
+        op = self.binding.graph.node(self.result.node).op
+        assert isinstance(op, StrassenConv)
+        panel = self.binding.shape(self.inputs[1])[-1]
+        return self.given or strassen_blocking(
+            self.binding.target, self.dtype, self.pairs, op.weight, panel
+        )
+
+    @cached_property
+    def products(self) -> Products:
+        """The products, from sums of inputs to the stack."""
+        blocking, block, weight = self.blocking, self.read[-1], self.inputs[1]
+        size = self.read[1] // 2 * blocking.tiles * block + APART
+        inputs = (1 if blocking.near else blocking.slots, PLACES, size)
+        space = Space.STACK if blocking.near else Space.SCRATCH
+        results = (blocking.tiles, PLACES, self.binding.shape(weight)[-1])
+        return Products(
+            self.binding,
+            self.binding.local("sums", inputs, self.dtype, space),
+            self.binding.inputs[weight],
+            self.binding.local("products", results, self.dtype, Space.STACK),
+            block,
+        )
+
+    def lower(self) -> Lowered:
+        products, blocking = self.products, self.blocking
+        tasks = ProductTasks(products, blocking, self.read[1] // 2, self._inputs, self._outputs)
+        rows = f"{products.spans[0].length}x{products.columns.width}"
+        note = f"strassen, {rows}, {blocking.tiles} pairs at a time"
+        return self.binding.finish(tasks.all(), note)
+
+    def _over_pairs(self, block: Expr, pair: ir.Var, number: ir.Var, body: ir.Block) -> ir.Block:
+        """What is done with each pair of a block."""
+        blocking = self.blocking
+        if blocking.blocks * blocking.tiles != self.pairs:
+            body = (ir.If(pair < self.pairs, body),)
+        body = (ir.Let(pair, block * blocking.tiles + number), *body)
+        return (ir.For(number, blocking.tiles, body),)
+
+    def _place(self, pixel: Expr, offset: int) -> tuple[Expr, Index]:
+        """The image and the place of a pixel so far behind another."""
+        image: Expr = ir.index(0)
+        if self.shape[0] == 1:
+            pixel = pixel + offset
+        elif offset % self.pixels == 0:
+            image, pixel = pixel // self.pixels + offset // self.pixels, pixel % self.pixels
+        else:
+            image, pixel = (pixel + offset) // self.pixels, (pixel + offset) % self.pixels
+        place: Index = ()
+        for extent in reversed(self.shape[3:-1]):
+            pixel, place = pixel // extent, (pixel % extent, *place)
+        return image, (pixel, *place)
+
+    def _inputs(self, slot: Expr, block: Expr, channel: Expr) -> ir.Block:
+        """The sums of a block of pairs, of a block of channels in either half of them."""
+        number, pair, lane = (self.binding.var(h) for h in ("t", "pair", "v"))
+        elements = self.binding.elements()
+        quarters: list[Expr] = []
+        for offset in (0, self.pairs):
+            # The last pair may have one pixel only: then it is the pair before that is read again.
+            missing = offset and self.is_odd
+            pixel = ir.minimum(pair, max(0, self.pairs - 2)) if missing else pair
+            image, place = self._place(pixel, offset if self.pairs > 1 else 0)
+            for half in (channel, channel + self.read[1] // 2):
+                x = elements.at(self.inputs[0], (image, half, *place, lane))
+                quarters.append(elements.name(x, "x"))
+        sums = linear_map(elements, INPUTS, quarters)
+        body = elements.take_block()
+        at = self.products.at(channel, number, lane)
+        for i, y in enumerate(sums):
+            body += (ir.Store(self.products.inputs, (slot, ir.index(i), at), y),)
+        vector = ir.For(lane, self.read[-1], body, LoopKind.VECTOR, self.lanes)
+        return self._over_pairs(block, pair, number, (vector,))
+
+    def _outputs(self, block: Expr, panel: Expr) -> ir.Block:
+        """The results of a block of pairs, of a panel in either half of the output channels."""
+        number, pair, vector, lane = (self.binding.var(h) for h in ("t", "pair", "k", "v"))
+        size, half = self.shape[-1], self.shape[1] // 2
+        products, elements = self.products.results, self.binding.elements()
+        column, vectors = vector * size + lane, products.shape[-1] // size
+        part = panel * vectors + vector
+        places = ((number, ir.index(i), column) for i in range(PLACES))
+        terms = [elements.name(ir.Load(products, place), "x") for place in places]
+        results = [elements.name(y, "y") for y in linear_map(elements, RESULTS, terms)]
+        body = elements.take_block()
+        for offset in (0, self.pairs):
+            image, place = self._place(pair, offset)
+            store: ir.Block = ()
+            for first in (0, half):
+                index = (image, part + first, *place, lane)
+                store += store_results(self.binding, {self.result: results.pop(0)}, index)
+            if offset and self.is_odd:
+                store = (ir.If(pair < self.pairs - 1, store),)
+            body += store
+        body = (ir.For(lane, size, body, LoopKind.VECTOR, self.lanes),)
+        if half % vectors:
+            body = (ir.If(part < half, body),)
+        return self._over_pairs(block, pair, number, (ir.For(vector, vectors, body),))
+
+
+def lower_strassen_weight(graph: Graph, group: Group, target: Target) -> Lowered:
+    """The kernel of StrassenWeight."""
+    assert group.anchor is not None
+    binding, result = Binding(graph, group, target), Value(group.anchor)
+    (source,) = graph.inputs_of(group.anchor)
+    weight, sums = binding.inputs[source], binding.outputs[result]
+    _, places, depth, panel = sums.shape
+    number, channel, lane, place = (binding.var(h) for h in ("panel", "c", "v", "p"))
+    half, one = weight.shape[0] // 2, (ir.index(0),) * (len(weight.shape) - 2)
+    body: ir.Block = ()
+    for span in panels(half, panel):
+        first = number + span.start // panel
+        elements = binding.elements()
+        quarters = [
+            elements.name(ir.Load(weight, (first * panel + lane + k, channel + c, *one)), "w")
+            for c in (0, depth)
+            for k in (0, half)
+        ]
+        us = linear_map(elements, WEIGHTS, quarters)
+        inside = elements.take_block()
+        inside += tuple(
+            ir.Store(sums, (first, ir.index(i), channel, lane), u) for i, u in enumerate(us)
+        )
+        inside = (ir.For(lane, span.length, inside, LoopKind.VECTOR, panel),)
+        if fill := panel - span.length:
+            zero = ir.Store(
+                sums, (first, place, channel, lane + span.length), ir.Const(0.0, sums.dtype)
+            )
+            zeros = (ir.For(lane, fill, (zero,), LoopKind.VECTOR, fill),)
+            inside += (ir.For(place, places, zeros),)
+        nest = ((number, span.count), (channel, depth))
+        body += ir.loop_nest(nest, inside, LoopKind.PARALLEL)
+    return binding.finish(body, "strassen weights")
