@@ -56,6 +56,13 @@ def along(x: Array, indices: Array, updates: Array, mode: ScatterMode = ScatterM
     return written(x, places, updates.reshape(-1), mode)
 
 
+def latest(x: Array, axis: int, best: np.ufunc) -> tuple[Array, Array]:
+    """The extreme one of the elements up to each one, and where it is."""
+    running = best.accumulate(x, axis)
+    places = np.arange(x.shape[axis]).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
+    return running, np.maximum.accumulate(np.where(x == running, places, 0), axis)
+
+
 def pairs_of(indices: Array) -> list[tuple[int, ...]]:
     return [tuple(row) for row in indices]
 
@@ -94,6 +101,9 @@ CASES = [
     cases(cumulative.CumSum(0, exclusive=True), lambda x: np.cumsum(x, 0) - x, X),
     cases(cumulative.CumSum(1, reverse=True), lambda x: np.cumsum(x[:, ::-1], 1)[:, ::-1], X),
     cases(cumulative.CumSum(0), np.cumsum, np.arange(5), rounds=0),
+    cases(cumulative.CumMax(1), lambda x: latest(x, 1, np.maximum), X),
+    cases(cumulative.CumMin(0), lambda x: latest(x, 0, np.minimum), X),
+    cases(cumulative.LogCumSumExp(1), lambda x: np.log(np.cumsum(np.exp(x), 1)), X),
     cases(cumulative.CumProd(1), lambda x: np.cumprod(x, 1), X),
     cases(
         cumulative.CumProd(0, True, True),

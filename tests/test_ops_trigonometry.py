@@ -15,6 +15,7 @@ INSIDE = spread((3, 4), low=0.1, high=0.9)
 CASES = [
     cases(trig.Tan(), np.tan, INSIDE),
     cases(trig.Atan(), np.arctan, X),
+    cases(trig.Atan2(), np.arctan2, X, spread((4,), seed=1)),
     cases(trig.Asin(), np.arcsin, INSIDE),
     cases(trig.Acos(), np.arccos, INSIDE),
     cases(trig.Sinh(), np.sinh, X),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .activation import Sloped
 from .base import apply
-from .pointwise import Cos, Expm1, Log1p, Sin
+from .composite import Composite
+from .pointwise import Cos, Expm1, Gradients, Log1p, Signals, Sin, Tensors, require_float
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -65,6 +66,32 @@ class Atan(Sloped):
 
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         return 1.0 / (1.0 + x * x)
+
+
+@dataclass(frozen=True)
+class Atan2(Composite):
+    """The angle of the point (x, y) from y and x, in radians from -pi to pi (numpy.arctan2)."""
+
+    arity: ClassVar[tuple[int, int | None]] = (2, 2)
+
+    def expand(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        y, x = inputs
+        require_float(self, y, x)
+        a, b = y.abs(), x.abs()
+        large, small = a.maximum(b), a.minimum(b)
+        ratio = large.equal(small).where(1.0, small / large)  # also of two infinities
+        angle = apply(Atan(), large.equal(0.0).where(0.0, ratio))
+        angle = (a > b).where(math.pi / 2 - angle, angle)
+        angle = x.signbit().where(math.pi - angle, angle)
+        return (y.signbit().where(-angle, angle),)
+
+    def gradient(self, inputs: Tensors, outputs: Tensors, signals: Signals) -> Gradients:
+        (y, x), (signal,) = inputs, signals
+        if signal is None:
+            return (None, None)
+        size = y * y + x * x
+        by_y, by_x = signal * x / size, -signal * y / size
+        return by_y.sum_to(y.shape), by_x.sum_to(x.shape)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from ..ops import pointwise as pw
 from ..ops.base import apply
 from ..ops.stop_gradient import StopGradient
 from ..types import DType, Shape, TensorType
-from . import indexing, pointwise, reduction
+from . import arithmetic, indexing, order, places, pointwise, products, reduction
 from . import shape as shapes
+from .advice import advice
 from .promotion import Scalar
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Tensor:
         """The rank."""
         return self.rank
 
+    ndimension = dim
+
     def __len__(self) -> int:
         return self.size(0)
 
@@ -94,7 +97,7 @@ class Tensor:
         Raises:
             UnknownAttributeError: what to write in place of what PyTorch has there.
         """
-        raise UnknownAttributeError(_advice(type(self), name))
+        raise UnknownAttributeError(advice(type(self), name))
 
     def __setitem__(self, key: object, value: object) -> NoReturn:
         """
@@ -164,9 +167,11 @@ class Tensor:
     add = pointwise.add
     addcdiv = pointwise.addcdiv
     addcmul = pointwise.addcmul
+    allclose = arithmetic.allclose
     asin = arcsin = pointwise.asin
     asinh = arcsinh = pointwise.asinh
     atan = arctan = pointwise.atan
+    atan2 = arctan2 = arithmetic.atan2
     atanh = arctanh = pointwise.atanh
     bitwise_and = __and__
     bitwise_not = pointwise.bitwise_not
@@ -176,30 +181,45 @@ class Tensor:
     clamp = clip = pointwise.clamp
     clamp_max = pointwise.clamp_max
     clamp_min = pointwise.clamp_min
+    copysign = arithmetic.copysign
     cos = pointwise.cos
     cosh = pointwise.cosh
-    div = divide = pointwise.divide
+    deg2rad = arithmetic.deg2rad
+    div = divide = true_divide = pointwise.divide
     eq = equal = pointwise.equal
     erf = pointwise.erf
     exp = pointwise.exp
+    exp2 = arithmetic.exp2
     expm1 = pointwise.expm1
     floor = pointwise.floor
     floor_divide = __floordiv__
+    fmax = arithmetic.fmax
+    fmin = arithmetic.fmin
+    fmod = arithmetic.fmod
+    frac = arithmetic.frac
     ge = greater_equal = __ge__
     gt = greater = __gt__
+    heaviside = arithmetic.heaviside
+    hypot = arithmetic.hypot
+    isclose = arithmetic.isclose
     isfinite = pointwise.isfinite
     isinf = pointwise.isinf
     isnan = pointwise.isnan
+    isneginf = arithmetic.isneginf
+    isposinf = arithmetic.isposinf
     le = less_equal = __le__
     lerp = pointwise.lerp
     log = pointwise.log
     log10 = pointwise.log10
     log1p = pointwise.log1p
     log2 = pointwise.log2
+    logaddexp = arithmetic.logaddexp
+    logaddexp2 = arithmetic.logaddexp2
     logical_and = pointwise.logical_and
     logical_not = pointwise.logical_not
     logical_or = pointwise.logical_or
     logical_xor = pointwise.logical_xor
+    logit = arithmetic.logit
     lt = less = __lt__
     masked_fill = pointwise.masked_fill
     maximum = pointwise.maximum
@@ -209,123 +229,160 @@ class Tensor:
     ne = not_equal = pointwise.not_equal
     neg = negative = pointwise.negative
     pow = pointwise.power
+    rad2deg = arithmetic.rad2deg
     reciprocal = pointwise.reciprocal
     relu = pointwise.relu
     remainder = __mod__
     round = pointwise.round
     rsqrt = pointwise.rsqrt
     sigmoid = pointwise.sigmoid
-    sign = pointwise.sign
+    sign = sgn = pointwise.sign
+    signbit = arithmetic.signbit
     sin = pointwise.sin
+    sinc = arithmetic.sinc
     sinh = pointwise.sinh
     sqrt = pointwise.sqrt
     square = pointwise.square
     sub = subtract = pointwise.subtract
     tan = pointwise.tan
     tanh = pointwise.tanh
-    trunc = pointwise.trunc
+    trunc = fix = pointwise.trunc
     where = pointwise.where
+    xlogy = arithmetic.xlogy
 
     # -- along axes -------------------------------------------------------------------------------
 
     all = reduction.all
     amax = reduction.amax
     amin = reduction.amin
+    aminmax = order.aminmax
     any = reduction.any
     argmax = reduction.argmax
     argmin = reduction.argmin
     argsort = reduction.argsort
+    bincount = order.bincount
+    bucketize = order.bucketize
+    corrcoef = order.corrcoef
     count_nonzero = reduction.count_nonzero
+    cov = order.cov
+    cummax = order.cummax
+    cummin = order.cummin
     cumprod = reduction.cumprod
     cumsum = reduction.cumsum
+    diff = order.diff
+    histc = order.histc
+    isin = order.isin
+    kthvalue = order.kthvalue
     log_softmax = reduction.log_softmax
+    logcumsumexp = order.logcumsumexp
     logsumexp = reduction.logsumexp
     max = reduction.max
     mean = reduction.mean
     median = reduction.median
     min = reduction.min
+    msort = order.msort
+    nanmean = order.nanmean
+    nansum = order.nansum
     norm = reduction.norm
     prod = reduction.prod
+    quantile = order.quantile
+    searchsorted = order.searchsorted
     softmax = reduction.softmax
     sort = reduction.sort
     std = reduction.std
+    std_mean = reduction.std_mean
     sum = reduction.sum
     sum_to = reduction.sum_to
     topk = reduction.topk
     var = reduction.var
+    var_mean = reduction.var_mean
 
     # -- shapes and places ------------------------------------------------------------------------
 
     broadcast_to = shapes.broadcast_to
     chunk = shapes.chunk
     clone = contiguous = shapes.itself
+    diag = places.diag
+    diag_embed = places.diag_embed
+    diagflat = places.diagflat
     diagonal = shapes.diagonal
     expand = shapes.expand
     expand_as = shapes.expand_as
     flatten = shapes.flatten
     flip = shapes.flip
+    fliplr = places.fliplr
+    flipud = places.flipud
     gather = indexing.gather
+    hsplit = places.hsplit
     index_add = indexing.index_add
+    index_copy = places.index_copy
+    index_fill = places.index_fill
     index_select = indexing.index_select
     movedim = moveaxis = shapes.movedim
     narrow = shapes.narrow
+    new_full = places.new_full
+    new_ones = places.new_ones
+    new_tensor = places.new_tensor
+    new_zeros = places.new_zeros
     numel = nelement = shapes.numel
     permute = shapes.permute
+    ravel = places.ravel
     repeat = tile = shapes.repeat
     repeat_interleave = shapes.repeat_interleave
     reshape = view = shapes.reshape
     reshape_as = view_as = shapes.reshape_as
     roll = shapes.roll
+    rot90 = places.rot90
     scatter = indexing.scatter
     scatter_add = indexing.scatter_add
+    scatter_reduce = places.scatter_reduce
     select = shapes.select
+    select_scatter = places.select_scatter
     size = shapes.size
     slice_axis = shapes.slice_axis
-    split = shapes.split
+    slice_scatter = places.slice_scatter
+    split = split_with_sizes = shapes.split
     squeeze = shapes.squeeze
     t = shapes.t
-    transpose = swapaxes = shapes.transpose
+    take = places.take
+    take_along_dim = places.take_along_dim
+    tensor_split = places.tensor_split
+    transpose = swapaxes = swapdims = shapes.transpose
     tril = shapes.tril
     triu = shapes.triu
     unbind = shapes.unbind
     unflatten = shapes.unflatten
     unfold = shapes.unfold
     unsqueeze = shapes.unsqueeze
+    vsplit = places.vsplit
 
     # -- products ---------------------------------------------------------------------------------
 
-    bmm = mm = mv = dot = matmul = linear.matmul
+    addbmm = products.addbmm
+    addmm = addmv = baddbmm = products.addmm
+    addr = products.addr
+    bmm = mm = mv = dot = vdot = matmul = linear.matmul
+    cdist = products.cdist
+    cross = products.cross
+    dist = products.dist
+    inner = products.inner
+    kron = products.kron
+    matrix_power = products.matrix_power
+    outer = ger = products.outer
+    pdist = products.pdist
+    tensordot = products.tensordot
+    trace = products.trace
 
     # -- types ------------------------------------------------------------------------------------
 
-    cast = pointwise.cast
-    to = pointwise.to
-    type_as = pointwise.type_as
     bool = pointwise.converter(DType.BOOL)
     byte = pointwise.converter(DType.UINT8)
+    cast = pointwise.cast
     double = pointwise.converter(DType.FLOAT64)
     float = pointwise.converter(DType.FLOAT32)
     int = pointwise.converter(DType.INT32)
+    is_floating_point = arithmetic.is_floating_point
     long = pointwise.converter(DType.INT64)
-
-
-_ADVICE = {
-    "backward": "a qn.Trainer takes gradients, and qn.grad(graph) and qn.autograd.grad(y, x) do",
-    "grad": "qn.grad(graph) and qn.autograd.grad(y, x) give gradients",
-    "cuda": "networks run on the CPU",
-    "numpy": "return it from forward, or call the compiled network, to see its numbers",
-    "tolist": "return it from forward, or call the compiled network, to see its numbers",
-    "data": "detach() has the same values without a gradient",
-} | dict.fromkeys(
-    ("nonzero", "masked_select", "unique", "argwhere"),
-    "its shape would depend on data; use where(mask, a, b), masked_fill or topk",
-)
-
-
-def _advice(kind: type[Tensor], name: str) -> str:
-    """What is said to whoever asks for an attribute that there is not."""
-    plain = name.removesuffix("_")
-    if plain != name and not name.startswith("_") and hasattr(kind, plain):
-        return f"tensors do not change, there is no {name}; write x = x.{plain}(…)"
-    advice = _ADVICE.get(name)
-    return f"a tensor of a network has no {name!r}" + (f": {advice}" if advice else "")
+    requires_grad_ = arithmetic.requires_grad_
+    to = pointwise.to
+    type_as = pointwise.type_as

@@ -213,9 +213,11 @@ def std(
 
 
 def norm(self: Tensor, p: float | str = 2, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """(sum |x|^p)^(1/p) over axes; the largest or smallest |x| for an infinite p."""
+    """(sum |x|^p)^(1/p) over axes; the largest or smallest |x| for an infinite p. No gradient flows
+    where it is 0.
+    """
     if p in ("fro", 2):
-        return (self * self).sum(dim, keepdim).sqrt()
+        return root((self * self).sum(dim, keepdim))
     if isinstance(p, str):
         raise UsageError(f"norm knows numbers and 'fro', not {p!r}")
     size = self.abs()
@@ -223,7 +225,14 @@ def norm(self: Tensor, p: float | str = 2, dim: Axes = None, keepdim: bool = Fal
         return amax(size, dim, keepdim) if p > 0 else amin(size, dim, keepdim)
     if p == 0:
         return size.not_equal(0).cast(self.dtype).sum(dim, keepdim)
-    return size.sum(dim, keepdim) if p == 1 else (size**p).sum(dim, keepdim) ** (1 / p)
+    return size.sum(dim, keepdim) if p == 1 else root((size**p).sum(dim, keepdim), p)
+
+
+def root(total: Tensor, p: float = 2) -> Tensor:
+    """The p-th root of a sum of powers, without a gradient where that is 0."""
+    zero = total.equal(0)
+    positive = zero.where(1.0, total)
+    return zero.where(0.0, positive.sqrt() if p == 2 else positive ** (1 / p))
 
 
 def logsumexp(self: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
@@ -274,7 +283,45 @@ def argsort(self: Tensor, dim: int = -1, descending: bool = False) -> Tensor:
     return sort(self, dim, descending).indices
 
 
-def median(self: Tensor) -> Tensor:
-    """The middle one of all elements, the lower one of two."""
-    flat = self.reshape(-1)
-    return topk(flat, (flat.size(0) + 1) // 2, 0, largest=False).values[-1]
+@overload
+def median(self: Tensor, dim: None = None) -> Tensor: ...
+
+
+@overload
+def median(self: Tensor, dim: int, keepdim: bool = False) -> Found: ...
+
+
+def median(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Found:
+    """The middle one of all elements, the lower one of two; or, along an axis, the middle ones and
+    where they are.
+    """
+    if dim is None:
+        flat = self.reshape(-1)
+        return topk(flat, (flat.size(0) + 1) // 2, 0, largest=False).values[-1]
+    return self.kthvalue((self.size(dim) + 1) // 2, dim, keepdim)
+
+
+def var_mean(
+    self: Tensor,
+    dim: Axes = None,
+    *,
+    correction: float = 1,
+    keepdim: bool = False,
+    unbiased: bool | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Variance and mean over axes."""
+    spread = var(self, dim, correction=correction, keepdim=keepdim, unbiased=unbiased)
+    return spread, self.mean(dim, keepdim)
+
+
+def std_mean(
+    self: Tensor,
+    dim: Axes = None,
+    *,
+    correction: float = 1,
+    keepdim: bool = False,
+    unbiased: bool | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean over axes."""
+    spread = std(self, dim, correction=correction, keepdim=keepdim, unbiased=unbiased)
+    return spread, self.mean(dim, keepdim)

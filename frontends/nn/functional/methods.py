@@ -7,44 +7,70 @@ from ..eager import on_arrays
 from .convolution import einsum as einsum_of_tensors
 
 abs = on_arrays(Tensor.abs)
+absolute = on_arrays(Tensor.absolute)
 acos = on_arrays(Tensor.acos)
 acosh = on_arrays(Tensor.acosh)
 add = on_arrays(Tensor.add)
+addbmm = on_arrays(Tensor.addbmm)
 addcdiv = on_arrays(Tensor.addcdiv)
 addcmul = on_arrays(Tensor.addcmul)
+addmm = on_arrays(Tensor.addmm)
+addmv = on_arrays(Tensor.addmv)
+addr = on_arrays(Tensor.addr)
 all = on_arrays(Tensor.all)
+allclose = on_arrays(Tensor.allclose)
 amax = on_arrays(Tensor.amax)
 amin = on_arrays(Tensor.amin)
+aminmax = on_arrays(Tensor.aminmax)
 any = on_arrays(Tensor.any)
 arccos = on_arrays(Tensor.arccos)
 arccosh = on_arrays(Tensor.arccosh)
 arcsin = on_arrays(Tensor.arcsin)
 arcsinh = on_arrays(Tensor.arcsinh)
 arctan = on_arrays(Tensor.arctan)
+arctan2 = on_arrays(Tensor.arctan2)
 arctanh = on_arrays(Tensor.arctanh)
+argmin = on_arrays(Tensor.argmin)
 argsort = on_arrays(Tensor.argsort)
 asin = on_arrays(Tensor.asin)
 asinh = on_arrays(Tensor.asinh)
 atan = on_arrays(Tensor.atan)
+atan2 = on_arrays(Tensor.atan2)
 atanh = on_arrays(Tensor.atanh)
+baddbmm = on_arrays(Tensor.baddbmm)
+bincount = on_arrays(Tensor.bincount)
 bitwise_and = on_arrays(Tensor.bitwise_and)
 bitwise_not = on_arrays(Tensor.bitwise_not)
 bitwise_or = on_arrays(Tensor.bitwise_or)
 bitwise_xor = on_arrays(Tensor.bitwise_xor)
 broadcast_to = on_arrays(Tensor.broadcast_to)
+bucketize = on_arrays(Tensor.bucketize)
+cdist = on_arrays(Tensor.cdist)
 ceil = on_arrays(Tensor.ceil)
 clamp = on_arrays(Tensor.clamp)
 clamp_max = on_arrays(Tensor.clamp_max)
 clamp_min = on_arrays(Tensor.clamp_min)
 clip = on_arrays(Tensor.clip)
 clone = on_arrays(Tensor.clone)
+copysign = on_arrays(Tensor.copysign)
+corrcoef = on_arrays(Tensor.corrcoef)
 cos = on_arrays(Tensor.cos)
 cosh = on_arrays(Tensor.cosh)
 count_nonzero = on_arrays(Tensor.count_nonzero)
+cov = on_arrays(Tensor.cov)
+cross = on_arrays(Tensor.cross)
+cummax = on_arrays(Tensor.cummax)
+cummin = on_arrays(Tensor.cummin)
 cumprod = on_arrays(Tensor.cumprod)
 cumsum = on_arrays(Tensor.cumsum)
+deg2rad = on_arrays(Tensor.deg2rad)
 detach = on_arrays(Tensor.detach)
+diag = on_arrays(Tensor.diag)
+diag_embed = on_arrays(Tensor.diag_embed)
+diagflat = on_arrays(Tensor.diagflat)
 diagonal = on_arrays(Tensor.diagonal)
+diff = on_arrays(Tensor.diff)
+dist = on_arrays(Tensor.dist)
 div = on_arrays(Tensor.div)
 divide = on_arrays(Tensor.divide)
 dot = on_arrays(Tensor.dot)
@@ -52,29 +78,60 @@ einsum = on_arrays(einsum_of_tensors)
 eq = on_arrays(Tensor.eq)
 equal = on_arrays(Tensor.equal)
 erf = on_arrays(Tensor.erf)
+exp2 = on_arrays(Tensor.exp2)
 expm1 = on_arrays(Tensor.expm1)
+fix = on_arrays(Tensor.fix)
 flip = on_arrays(Tensor.flip)
+fliplr = on_arrays(Tensor.fliplr)
+flipud = on_arrays(Tensor.flipud)
 floor = on_arrays(Tensor.floor)
 floor_divide = on_arrays(Tensor.floor_divide)
+fmax = on_arrays(Tensor.fmax)
+fmin = on_arrays(Tensor.fmin)
+fmod = on_arrays(Tensor.fmod)
+frac = on_arrays(Tensor.frac)
 ge = on_arrays(Tensor.ge)
+ger = on_arrays(Tensor.ger)
+greater = on_arrays(Tensor.greater)
+greater_equal = on_arrays(Tensor.greater_equal)
 gt = on_arrays(Tensor.gt)
+heaviside = on_arrays(Tensor.heaviside)
+histc = on_arrays(Tensor.histc)
+hsplit = on_arrays(Tensor.hsplit)
+hypot = on_arrays(Tensor.hypot)
 index_add = on_arrays(Tensor.index_add)
+index_copy = on_arrays(Tensor.index_copy)
+index_fill = on_arrays(Tensor.index_fill)
 index_select = on_arrays(Tensor.index_select)
+inner = on_arrays(Tensor.inner)
+isclose = on_arrays(Tensor.isclose)
 isfinite = on_arrays(Tensor.isfinite)
+isin = on_arrays(Tensor.isin)
 isinf = on_arrays(Tensor.isinf)
 isnan = on_arrays(Tensor.isnan)
+isneginf = on_arrays(Tensor.isneginf)
+isposinf = on_arrays(Tensor.isposinf)
+kron = on_arrays(Tensor.kron)
+kthvalue = on_arrays(Tensor.kthvalue)
 le = on_arrays(Tensor.le)
 lerp = on_arrays(Tensor.lerp)
+less = on_arrays(Tensor.less)
+less_equal = on_arrays(Tensor.less_equal)
 log10 = on_arrays(Tensor.log10)
 log1p = on_arrays(Tensor.log1p)
 log2 = on_arrays(Tensor.log2)
+logaddexp = on_arrays(Tensor.logaddexp)
+logaddexp2 = on_arrays(Tensor.logaddexp2)
+logcumsumexp = on_arrays(Tensor.logcumsumexp)
 logical_and = on_arrays(Tensor.logical_and)
 logical_not = on_arrays(Tensor.logical_not)
 logical_or = on_arrays(Tensor.logical_or)
 logical_xor = on_arrays(Tensor.logical_xor)
+logit = on_arrays(Tensor.logit)
 logsumexp = on_arrays(Tensor.logsumexp)
 lt = on_arrays(Tensor.lt)
 masked_fill = on_arrays(Tensor.masked_fill)
+matrix_power = on_arrays(Tensor.matrix_power)
 max = on_arrays(Tensor.max)
 mean = on_arrays(Tensor.mean)
 median = on_arrays(Tensor.median)
@@ -82,170 +139,77 @@ min = on_arrays(Tensor.min)
 mm = on_arrays(Tensor.mm)
 moveaxis = on_arrays(Tensor.moveaxis)
 movedim = on_arrays(Tensor.movedim)
+msort = on_arrays(Tensor.msort)
 mul = on_arrays(Tensor.mul)
 multiply = on_arrays(Tensor.multiply)
 mv = on_arrays(Tensor.mv)
 nan_to_num = on_arrays(Tensor.nan_to_num)
+nanmean = on_arrays(Tensor.nanmean)
+nansum = on_arrays(Tensor.nansum)
 narrow = on_arrays(Tensor.narrow)
 ne = on_arrays(Tensor.ne)
 neg = on_arrays(Tensor.neg)
+negative = on_arrays(Tensor.negative)
 norm = on_arrays(Tensor.norm)
+not_equal = on_arrays(Tensor.not_equal)
 numel = on_arrays(Tensor.numel)
+outer = on_arrays(Tensor.outer)
+pdist = on_arrays(Tensor.pdist)
 permute = on_arrays(Tensor.permute)
 pow = on_arrays(Tensor.pow)
 prod = on_arrays(Tensor.prod)
+quantile = on_arrays(Tensor.quantile)
+rad2deg = on_arrays(Tensor.rad2deg)
+ravel = on_arrays(Tensor.ravel)
 reciprocal = on_arrays(Tensor.reciprocal)
 remainder = on_arrays(Tensor.remainder)
 repeat_interleave = on_arrays(Tensor.repeat_interleave)
 reshape = on_arrays(Tensor.reshape)
 roll = on_arrays(Tensor.roll)
+rot90 = on_arrays(Tensor.rot90)
 round = on_arrays(Tensor.round)
 rsqrt = on_arrays(Tensor.rsqrt)
 scatter = on_arrays(Tensor.scatter)
 scatter_add = on_arrays(Tensor.scatter_add)
+scatter_reduce = on_arrays(Tensor.scatter_reduce)
+searchsorted = on_arrays(Tensor.searchsorted)
 select = on_arrays(Tensor.select)
+select_scatter = on_arrays(Tensor.select_scatter)
+sgn = on_arrays(Tensor.sgn)
 sign = on_arrays(Tensor.sign)
+signbit = on_arrays(Tensor.signbit)
 sin = on_arrays(Tensor.sin)
+sinc = on_arrays(Tensor.sinc)
 sinh = on_arrays(Tensor.sinh)
+slice_scatter = on_arrays(Tensor.slice_scatter)
 sort = on_arrays(Tensor.sort)
+split_with_sizes = on_arrays(Tensor.split_with_sizes)
 square = on_arrays(Tensor.square)
 squeeze = on_arrays(Tensor.squeeze)
 std = on_arrays(Tensor.std)
+std_mean = on_arrays(Tensor.std_mean)
 sub = on_arrays(Tensor.sub)
 subtract = on_arrays(Tensor.subtract)
 sum = on_arrays(Tensor.sum)
 swapaxes = on_arrays(Tensor.swapaxes)
+swapdims = on_arrays(Tensor.swapdims)
 t = on_arrays(Tensor.t)
+take = on_arrays(Tensor.take)
+take_along_dim = on_arrays(Tensor.take_along_dim)
 tan = on_arrays(Tensor.tan)
+tensor_split = on_arrays(Tensor.tensor_split)
+tensordot = on_arrays(Tensor.tensordot)
 tile = on_arrays(Tensor.tile)
 topk = on_arrays(Tensor.topk)
 transpose = on_arrays(Tensor.transpose)
 tril = on_arrays(Tensor.tril)
 triu = on_arrays(Tensor.triu)
+true_divide = on_arrays(Tensor.true_divide)
 trunc = on_arrays(Tensor.trunc)
 unbind = on_arrays(Tensor.unbind)
 unsqueeze = on_arrays(Tensor.unsqueeze)
 var = on_arrays(Tensor.var)
-
-__all__ = [
-    "abs",
-    "acos",
-    "acosh",
-    "add",
-    "addcdiv",
-    "addcmul",
-    "all",
-    "amax",
-    "amin",
-    "any",
-    "arccos",
-    "arccosh",
-    "arcsin",
-    "arcsinh",
-    "arctan",
-    "arctanh",
-    "argsort",
-    "asin",
-    "asinh",
-    "atan",
-    "atanh",
-    "bitwise_and",
-    "bitwise_not",
-    "bitwise_or",
-    "bitwise_xor",
-    "broadcast_to",
-    "ceil",
-    "clamp",
-    "clamp_max",
-    "clamp_min",
-    "clip",
-    "clone",
-    "cos",
-    "cosh",
-    "count_nonzero",
-    "cumprod",
-    "cumsum",
-    "detach",
-    "diagonal",
-    "div",
-    "divide",
-    "dot",
-    "einsum",
-    "eq",
-    "equal",
-    "erf",
-    "expm1",
-    "flip",
-    "floor",
-    "floor_divide",
-    "ge",
-    "gt",
-    "index_add",
-    "index_select",
-    "isfinite",
-    "isinf",
-    "isnan",
-    "le",
-    "lerp",
-    "log1p",
-    "log2",
-    "log10",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "logical_xor",
-    "logsumexp",
-    "lt",
-    "masked_fill",
-    "max",
-    "mean",
-    "median",
-    "min",
-    "mm",
-    "moveaxis",
-    "movedim",
-    "mul",
-    "multiply",
-    "mv",
-    "nan_to_num",
-    "narrow",
-    "ne",
-    "neg",
-    "norm",
-    "numel",
-    "permute",
-    "pow",
-    "prod",
-    "reciprocal",
-    "remainder",
-    "repeat_interleave",
-    "reshape",
-    "roll",
-    "round",
-    "rsqrt",
-    "scatter",
-    "scatter_add",
-    "select",
-    "sign",
-    "sin",
-    "sinh",
-    "sort",
-    "square",
-    "squeeze",
-    "std",
-    "sub",
-    "subtract",
-    "sum",
-    "swapaxes",
-    "t",
-    "tan",
-    "tile",
-    "topk",
-    "transpose",
-    "tril",
-    "triu",
-    "trunc",
-    "unbind",
-    "unsqueeze",
-    "var",
-]
+var_mean = on_arrays(Tensor.var_mean)
+vdot = on_arrays(Tensor.vdot)
+vsplit = on_arrays(Tensor.vsplit)
+xlogy = on_arrays(Tensor.xlogy)
