@@ -9,9 +9,10 @@ from itertools import groupby
 from .access import Access, Accesses, AccessKind
 from .ir import Block, For, If, Kernel, LoopKind, Prefetch, Stmt, Store
 
-# Bytes of a cache line, and that have to follow on each other before the next place.
+# Bytes of a cache line. Of a run, at most a third is a line of which another run has the rest: the
+# processor may send its halves to memory one by one.
 _LINE = 64
-_RUN = 2 * _LINE
+_WHOLE_RUN, _RUN = 2 * _LINE, 3 * _LINE
 # Processors collect few lines at a time: what is written beside is at most this part.
 _BESIDE = 1 / 16
 
@@ -19,8 +20,8 @@ _BESIDE = 1 / 16
 def swept(accesses: Accesses) -> int | None:
     """The number of the parameter that a kernel does nothing with but write all of it in runs.
 
-    Vectors of a run follow on each other in memory as they do in time, and every run is of whole
-    lines if the buffer begins at one. None if there is none, or if the kernel writes as much
+    Vectors of a run follow on each other in memory as they do in time, and every run begins at half
+    of a line if the buffer begins at one. None if there is none, or if the kernel writes as much
     elsewhere.
     """
     kernel = accesses.kernel
@@ -66,8 +67,10 @@ def _in_runs(accesses: Accesses, group: Sequence[Access]) -> bool:
         if loop is vector:
             run *= len(group)
         del steps[loop.atom or 0]
-    begins = (form.const, run, *steps.values())
-    return run * size >= _RUN and not any(begin * size % _LINE for begin in begins)
+    places = [n * size for n in (form.const, run, *steps.values())]
+    if any(n % (_LINE // 2) for n in places):
+        return False
+    return run * size >= (_RUN if any(n % _LINE for n in places) else _WHOLE_RUN)
 
 
 def streaming(kernel: Kernel, number: int) -> Kernel:
