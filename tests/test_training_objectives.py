@@ -74,7 +74,10 @@ class TestSeveralTargets:
         rows = self.x, (self.kind, self.place)
         for loss, message in [
             ("cross_entropy", r"one output and one target, there are 2 targets"),
-            (["cross_entropy", "mse", "mse"], r"no output and no target for mse at 2: .* 2 in a row"),
+            (
+                ["cross_entropy", "mse", "mse"],
+                r"no output and no target for mse at 2: .* 2 in a row",
+            ),
             ({"where": "mse"}, r"for mse at 'where'"),
         ]:
             with pytest.raises(UsageError, match=message):
@@ -149,6 +152,15 @@ class TestMetrics:
         found = measured(logits, truth, "accuracy", "recall", batch_size=4)
         assert found["accuracy"] == pytest.approx(4 / 6)
         assert found["recall"] == pytest.approx(np.mean([1, 2 / 4, 1]))
+
+    def test_which_classes_are_taken_for_which(self) -> None:
+        rng = np.random.default_rng(4)
+        logits, truth = rng.normal(size=(30, 4)).astype(np.float32), rng.integers(0, 4, 30)
+        own = qn.Trainer(Fixed(), loss="cross_entropy", optimizer=optim.SGD(0.0))
+        want = reference.confusion_matrix(truth, logits.argmax(1), labels=range(4))
+        np.testing.assert_array_equal(own.confusion_matrix((logits, truth), 8), want)
+        with pytest.raises(UsageError, match=r"for outputs \(30, 4\) the classes are \(30,\)"):
+            own.confusion_matrix((logits, logits))
 
     def test_an_epoch_reports_what_follows_from_all_its_batches(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(3)

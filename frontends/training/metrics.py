@@ -75,9 +75,9 @@ def classes(outputs: Any, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return logits, target.maximum(0).cast(DType.INT64), (target >= 0).cast(DType.FLOAT32)
 
 
-def first(outputs: Any) -> Tensor:
-    """The tensor itself, or the first of several."""
-    while not isinstance(outputs, Tensor):
+def first(outputs: Any, kind: type = Tensor) -> Any:
+    """The tensor itself, or the first of several; or array."""
+    while not isinstance(outputs, kind):
         values = outputs.values() if isinstance(outputs, Mapping) else outputs
         outputs = next(iter(values))
     return outputs

@@ -42,6 +42,7 @@ from ..optim.schedules import PLATEAU
 from ..tuning import Tuner
 from .data import Data, as_rows, as_splits, evaluation_batches, rows_of, training_batches
 from .graphs import Signature
+from .metrics import first
 from .objective import Loss, Metrics, Objective
 from .programs import Program, Programs
 
@@ -280,6 +281,25 @@ class Trainer:
         ]
         joined = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
         return map_structure(net.traced.result, lambda _, name: name and joined[name])
+
+    def confusion_matrix(self, data: Data, batch_size: int = 64) -> Array:
+        """How many rows (or pixels) of each class are taken for each: int64 (C, C), the true class
+        first; of data with a test part, over that. What has no class (below 0) is left out.
+
+        Raises:
+            UsageError: the targets are no classes of the network's first output (N, C, …).
+        """
+        rows, held_out = as_splits(data, self._names)
+        batches = evaluation_batches(held_out or rows, batch_size, self._programs.dtype)
+        truth = batches.dataset.targets
+        logits = first(self.predict(batches.dataset.inputs, batches.batch_size), np.ndarray)
+        guess = logits.argmax(1)
+        if not (isinstance(truth, np.ndarray) and truth.shape == guess.shape):
+            raise UsageError(f"for outputs {logits.shape} the classes are {guess.shape}")
+        known = truth >= 0
+        result = np.zeros((logits.shape[1],) * 2, np.int64)
+        np.add.at(result, (truth[known], guess[known]), 1)
+        return result
 
     # -- what comes out ---------------------------------------------------------------------------
 
