@@ -20,6 +20,7 @@ from quern.compiler.graph import Graph
 from quern.compiler.llvm.target import Target
 from quern.compiler.ops.recurrence import Recurrence, recur
 from quern.compiler.tensor import Tensor
+from quern.compiler.training import build_training_step
 from quern.compiler.types import Array, DType, TensorType
 from quern.runtime.executable import Executable
 from quern.runtime.program import Program, program_from_json, program_to_json
@@ -209,3 +210,26 @@ def test_a_loop_is_explained_by_its_kernels() -> None:
     text = explain(graph, recurrent).text()
     assert "loop of 20 steps" in text
     assert "in parallel(" in text
+
+
+def lstm_graph(steps: int, batch: int, training: bool) -> Graph:
+    """Two layers over a sequence; the mean square of what they give, and what SGD does, or that."""
+    net = nn.LSTM(128, 256, num_layers=2)
+    x = qn.spec(steps, batch, 128)
+    if not training:
+        return qn.trace(lambda x: net(x)[0], x)
+    graph = qn.trace(lambda x: {"loss": (net(x)[0] ** 2).mean()}, x, training=True)
+    return build_training_step(graph, "loss", qn.optim.SGD(lr=0.1))
+
+
+@pytest.mark.parametrize(
+    ("batch", "training"), [(1, False), (8, False), (32, False), (32, True), (48, True)]
+)
+def test_code_is_as_large_for_a_sequence_of_any_length(batch: int, training: bool) -> None:
+    options = Options(target=Target.named("avx2"), workers=1)
+    short, long = (
+        compile_graph(lstm_graph(steps, batch, training), options).image for steps in (50, 1000)
+    )
+    assert len(short.objects) == len(long.objects)
+    assert len(short.program.steps) == len(long.program.steps)
+    assert sum(map(len, short.objects.values())) == sum(map(len, long.objects.values()))

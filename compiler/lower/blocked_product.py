@@ -11,14 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
 from .product import Product
-from .tile import VECTORS, Columns, Span, balanced, clear, most_rows, outer_product, panels
+from .row_tasks import Block, RowTasks
+from .tile import (
+    VECTORS,
+    Columns,
+    Span,
+    balanced,
+    clear,
+    grouped,
+    level,
+    most_rows,
+    outer_product,
+    panels,
+)
 
 T = TypeVar("T")
 
@@ -34,8 +46,9 @@ _AHEAD = 16
 _LINE = 64
 _NEAR_BYTES = 32 * 1024
 _PAGE_BYTES = 4096
-# Rows of a task, and tasks that are enough for all threads.
+# Rows of a task, rows that are enough for tasks of one size, and tasks for all threads.
 _ROWS = 48
+_MANY_ROWS = 384
 _TASKS = 16
 # Up to so many terms the results are what takes time; then a task's columns are so many bytes long.
 _FEW_TERMS = 96
@@ -62,11 +75,6 @@ class BlockedProduct:
         return VECTORS * self.product.lanes
 
     @cached_property
-    def blocks(self) -> list[Span]:
-        """Blocks of rows, each of which is a tile high."""
-        return balanced(self.product.rows, most_rows(self.target))
-
-    @cached_property
     def chunks(self) -> list[Span]:
         """The terms, in chunks that are summed in registers."""
         term = self.width * self.product.dtype.size
@@ -75,15 +83,17 @@ class BlockedProduct:
         return even(self.product.depth, _CHUNK_BYTES // term)
 
     @cached_property
-    def row_tasks(self) -> list[tuple[Span, list[Span]]]:
-        """Rows of a task: how many, and their blocks."""
-        height = self.blocks[0].length if self.blocks else 1
-        return grouped(self.blocks, max(1, _ROWS // height))
+    def row_tasks(self) -> list[RowTasks]:
+        """Rows of a task."""
+        blocks = level(self.product.rows, most_rows(self.target))
+        if self.product.rows > _MANY_ROWS:
+            return RowTasks.equal(blocks, _ROWS)
+        return RowTasks.balanced(blocks, _ROWS)
 
     @cached_property
     def column_tasks(self) -> list[tuple[Span, list[Span]]]:
         """Columns of a task: how many, and their panels."""
-        rows = sum(span.count for span, _ in self.row_tasks)
+        rows = sum(rows.count for rows in self.row_tasks)
         spans = panels(self.product.columns, self.width)
         count = sum(span.count for span in spans)
         wanted = -(-_TASKS // rows)
@@ -94,7 +104,7 @@ class BlockedProduct:
     @cached_property
     def packs_inside(self) -> bool:
         """Whether tasks pack their own columns, as no other task needs them."""
-        return sum(span.count for span, _ in self.row_tasks) == 1
+        return sum(rows.count for rows in self.row_tasks) == 1
 
     @property
     def along_rows(self) -> bool:
@@ -117,13 +127,11 @@ class BlockedProduct:
         body: ir.Block = ()
         if not self.packs_inside:
             packed, body = self._pack_right()
-        for rows, row_blocks in self.row_tasks:
+        for rows in self.row_tasks:
             for columns, column_panels in self.column_tasks:
                 i, j = self.product.binding.var("i"), self.product.binding.var("j")
-                first = i * rows.length + rows.start
                 start = j * columns.length + columns.start
-                across = (start, columns.length, column_panels)
-                task = Task(self, first, rows.length, row_blocks, *across, packed)
+                task = Task(self, rows, i, start, columns.length, column_panels, packed)
                 nest = (*self.product.batch, (i, rows.count), (j, columns.count))
                 body += ir.loop_nest(nest, task.lower(), LoopKind.PARALLEL)
         return body
@@ -171,15 +179,14 @@ class Task:
 
     Arguments:
         whole: the product.
-        first, rows, blocks: the first row, how many there are, and their blocks.
+        rows, number: its rows: those of which task.
         start, columns, panels: the first column, how many there are, and their panels.
         packed: the right operand; None: it is packed here.
     """
 
     whole: BlockedProduct
-    first: Expr
-    rows: int
-    blocks: Sequence[Span]
+    rows: RowTasks
+    number: Expr
     start: Expr
     columns: int
     panels: Sequence[Span]
@@ -189,6 +196,11 @@ class Task:
     def product(self) -> Product:
         return self.whole.product
 
+    @cached_property
+    def first(self) -> Expr:
+        """The first row."""
+        return self.rows.first(self.number)
+
     def var(self, hint: str) -> ir.Var:
         return self.product.binding.var(hint)
 
@@ -197,7 +209,7 @@ class Task:
         """What is collected of several chunks."""
         if sum(span.count for span in self.whole.chunks) <= 1:
             return None
-        return self.product.local("sums", (self.rows, self.columns), Space.STACK)
+        return self.product.local("sums", (self.rows.rows, self.columns), Space.STACK)
 
     @cached_property
     def terms(self) -> int:
@@ -212,7 +224,7 @@ class Task:
         """
         if not self.whole.packs_left:
             return []
-        shapes = [(b.count, *self._ordered(b.length, self.terms)) for b in self.blocks]
+        shapes = [(b.count, *self._ordered(b.length, self.terms)) for b in self.rows.blocks]
         return [self.product.local("left", shape, Space.STACK) for shape in shapes]
 
     def _ordered(self, row: T, term: T) -> tuple[T, T]:
@@ -245,8 +257,12 @@ class Task:
 
     def _each(self, body: Callable[[Expr, Expr], ir.Block]) -> ir.Block:
         i, j = self.var("m"), self.var("v")
-        row = ir.For(j, self.columns, body(i, j), LoopKind.VECTOR, self.product.lanes)
-        return (ir.For(i, self.rows, (row,)),)
+
+        def rows(first: Expr, count: int) -> ir.Block:
+            row = ir.For(j, self.columns, body(first + i, j), LoopKind.VECTOR, self.product.lanes)
+            return (ir.For(i, count, (row,)),)
+
+        return self.rows.each_part(self.number, self.var, rows)
 
     def _chunk(self, term: Expr, terms: int) -> ir.Block:
         """Adds the products of some terms to all sums."""
@@ -260,64 +276,60 @@ class Task:
             if self.panel is not None:
                 at = self.start + column
                 tiles = self.whole.pack_panel(self.panel, (), at, span.length, term, terms)
-            for kind, block in enumerate(self.blocks):
-                number = self.var("block")
-                tile = self._tile(kind, number, column, span.length, term, terms)
-                tiles += (ir.For(number, block.count, tile),)
+            tile = partial(self._tile, column, span.length, term, terms)
+            tiles += self.rows.each(self.number, self.var, tile)
             body += (ir.For(panel, span.count, tiles),)
         return body
 
     def _along_rows(self, term: Expr, terms: int) -> ir.Block:
         """Adds the products of some terms, all panels of a block of rows before the next block."""
-        body: ir.Block = ()
-        for kind, block in enumerate(self.blocks):
-            number = self.var("block")
-            tiles: ir.Block = ()
+
+        def tiles(block: Block) -> ir.Block:
+            body: ir.Block = ()
             for span in self.panels:
                 panel = self.var("panel")
                 column = panel * span.length + span.start
-                tile = self._tile(kind, number, column, span.length, term, terms)
-                tiles += (ir.For(panel, span.count, tile),)
-            body += (ir.For(number, block.count, tiles),)
-        return body
+                tile = self._tile(column, span.length, term, terms, block)
+                body += (ir.For(panel, span.count, tile),)
+            return body
+
+        return self.rows.each(self.number, self.var, tiles)
 
     def _pack_left(self, term: Expr, terms: int) -> ir.Block:
         """Copies some terms of all rows."""
-        body: ir.Block = ()
-        for kind, packed in enumerate(self.left):
-            block = self.blocks[kind]
-            number, k, m = self.var("block"), self.var("k"), self.var("m")
-            lets, x = self.product.left(self.first + (self._row(kind, number) + m), term + k)
-            store = (*lets, ir.Store(packed, (number, *self._ordered(m, k)), x))
-            if self.product.left_strides[1] > 1:
-                copy = ir.For(m, block.length, store, LoopKind.VECTOR, block.length)
-                ahead = () if kind else self._ahead(term + k + _AHEAD)
-                blocks = ir.For(number, block.count, (copy,))
-                body += (ir.For(k, terms, (*ahead, blocks)),)
-            else:
-                copy = ir.For(k, terms, store, LoopKind.VECTOR, self.product.lanes)
-                body += ir.loop_nest(((number, block.count), (m, block.length)), (copy,))
-        return body
+        if not self.left:
+            return ()
+        k, m = self.var("k"), self.var("m")
+        across = self.product.left_strides[1] > 1
+
+        def copy(block: Block) -> ir.Block:
+            lets, x = self.product.left(self.first + (block.row + m), term + k)
+            place = (block.number, *self._ordered(m, k))
+            store = (*lets, ir.Store(self.left[block.kind], place, x))
+            if across:
+                return (ir.For(m, block.rows, store, LoopKind.VECTOR, block.rows),)
+            row = ir.For(k, terms, store, LoopKind.VECTOR, self.product.lanes)
+            return (ir.For(m, block.rows, (row,)),)
+
+        blocks = self.rows.each(self.number, self.var, copy)
+        if not across:
+            return blocks
+        return (ir.For(k, terms, (*self._ahead(term + k + _AHEAD), *blocks)),)
 
     def _ahead(self, term: Expr) -> ir.Block:
         """Asks for a term of all rows: terms that lie apart are more than processors follow."""
         body: ir.Block = ()
-        for row in range(0, self.rows, _LINE // self.product.dtype.size):
+        for row in range(0, self.rows.rows, _LINE // self.product.dtype.size):
             lets, x = self.product.left(self.first + row, term)
             if isinstance(x, ir.Load):
                 body += (*lets, ir.Prefetch(x.buffer, x.index))
         return body
 
-    def _row(self, kind: int, number: Expr) -> Expr:
-        """The first row of a block, in the task."""
-        block = self.blocks[kind]
-        return number * block.length + block.start
-
-    def _left(self, kind: int, number: Expr, m: Expr, term: Expr, k: Expr) -> tuple[ir.Block, Expr]:
+    def _left(self, block: Block, m: Expr, term: Expr, k: Expr) -> tuple[ir.Block, Expr]:
         """An element of the left operand."""
         if self.left:
-            return (), ir.Load(self.left[kind], (number, *self._ordered(m, k)))
-        return self.product.left(self.first + (self._row(kind, number) + m), term + k)
+            return (), ir.Load(self.left[block.kind], (block.number, *self._ordered(m, k)))
+        return self.product.left(self.first + (block.row + m), term + k)
 
     def _right(self, term: Expr, k: Expr, column: Expr, lane: Expr) -> Expr:
         """An element of the right operand; `column` is the first of a panel."""
@@ -329,20 +341,18 @@ class Task:
         index = (*self.product.batch_index(lead), panel, term + k, lane)
         return ir.Load(self.packed, index)
 
-    def _tile(
-        self, kind: int, number: Expr, column: Expr, width: int, term: Expr, terms: int
-    ) -> ir.Block:
+    def _tile(self, column: Expr, width: int, term: Expr, terms: int, block: Block) -> ir.Block:
         """Adds some terms to the sums of a block in a panel, or stores what they give."""
-        rows = self.blocks[kind].length
+        rows = block.rows
         columns = Columns(width, self.product.lanes, self.product.dtype)
         tile = self.product.local("tile", (rows, width), Space.REGISTER)
         m, v, k = self.var("m"), self.var("v"), self.var("k")
-        lets, scalar = self._left(kind, number, m, term, k)
+        lets, scalar = self._left(block, m, term, k)
         vectors = {c: self._right(term, k, column, v + c) for c, _ in columns.parts}
         step = outer_product(tile, [(m, rows)], columns, v, scalar, vectors)
         body = clear(tile, rows, columns, m, v) + (ir.For(k, terms, (*lets, *step)),)
         m, v = self.var("m"), self.var("v")
-        row = self._row(kind, number) + m
+        row = block.row + m
         bodies: dict[int, ir.Block] = {}
         for c, _ in columns.parts:
             at, x = column + (v + c), ir.Load(tile, (m, v + c))
@@ -364,28 +374,3 @@ def even(extent: int, most: int) -> list[Span]:
         if extent % length == 0:
             return [Span(0, length, extent // length)]
     return balanced(extent, most)
-
-
-def grouped(spans: Sequence[Span], most: int) -> list[tuple[Span, list[Span]]]:
-    """Blocks in groups of at most `most`: where the groups are, and the blocks of each."""
-    if not spans:
-        return []
-    whole, rest = spans[0], list(spans[1:])
-    count = balanced(whole.count + len(rest), most)[0].length
-    groups = []
-    number = whole.count // count
-    if number:
-        groups.append(
-            (Span(whole.start, count * whole.length, number), [Span(0, whole.length, count)])
-        )
-    last, length = whole.count - number * count, 0
-    parts = []
-    if last:
-        parts.append(Span(0, whole.length, last))
-        length = last * whole.length
-    for span in rest:
-        parts.append(Span(length, span.length, span.count))
-        length += span.length * span.count
-    if parts:
-        groups.append((Span(whole.start + number * count * whole.length, length), parts))
-    return groups

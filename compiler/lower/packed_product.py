@@ -15,17 +15,23 @@ from ..graph import Value
 from ..llvm.target import Target
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, ReduceOp, Space
-from .blocked_product import even, grouped
+from .blocked_product import even
 from .epilogue import store_groups
 from .product import Product
-from .tile import Columns, Span, level, most_rows, panels
+from .row_tasks import Block, RowTasks
+from .tile import Columns, Span, grouped, level, most_rows, panels
 
 # Bytes of a column's terms that all rows are multiplied by, and of a row's sums in a task.
 _TERM_BYTES = 1024
 _SUM_BYTES = 1024
-# Rows of a task, and tasks that are enough for all threads.
-_ROWS = 48
+# Up to so many rows are one task; rows of a task where there are more, of matrices of up to so many
+# bytes, which are near whenever they are read; tasks of columns that are enough for all threads, of
+# few and of more rows.
+_FEW_ROWS = 48
+_ROWS = 24
+_NEAR_BYTES = 8 << 20
 _TASKS = 16
+_COLUMN_TASKS = 4
 # Vectors of sums that keep both multipliers busy.
 _ACCUMULATORS = 8
 # Rows so far apart are copied: they have the same place in the cache.
@@ -114,18 +120,21 @@ class PackedProduct:
         return 1 < sum(block.count for block in self.blocks) <= _FEW_BLOCKS
 
     @cached_property
-    def row_tasks(self) -> list[tuple[Span, list[Span]]]:
-        """Rows of a task: how many, and their blocks."""
-        return grouped(self.blocks, max(1, _ROWS // self.blocks[0].length))
+    def row_tasks(self) -> list[RowTasks]:
+        """Rows of a task."""
+        if self.product.rows > _FEW_ROWS:
+            rows = _ROWS if self.packed.nbytes <= _NEAR_BYTES else _FEW_ROWS
+            return RowTasks.equal(self.blocks, rows)
+        return RowTasks.balanced(self.blocks, _FEW_ROWS)
 
     @cached_property
     def column_tasks(self) -> list[tuple[Span, list[Span]]]:
         """Columns of each group in a task: how many, and their panels."""
-        rows = sum(span.count for span, _ in self.row_tasks)
+        wanted = _TASKS if self.product.rows <= _FEW_ROWS else _COLUMN_TASKS
         spans = panels(self.columns, self.width)
         count = sum(span.count for span in spans)
         row = self.groups * self.width * self.product.dtype.size
-        return grouped(spans, max(1, min(_SUM_BYTES // row, count // -(-_TASKS // rows))))
+        return grouped(spans, max(1, min(_SUM_BYTES // row, count // wanted)))
 
     def lower(self) -> ir.Block:
         """The loops."""
@@ -134,13 +143,11 @@ class PackedProduct:
         if self.product.rows > 1 and (term > 1 or row * self.product.dtype.size >= _PAGE_BYTES):
             terms = max(span.length for span in self.chunks)
             body, self.product = self.product.with_copied_left(terms)
-        for rows, row_blocks in self.row_tasks:
+        for rows in self.row_tasks:
             for columns, column_panels in self.column_tasks:
                 i, j = self.product.binding.var("i"), self.product.binding.var("j")
-                first = i * rows.length + rows.start
                 start = j * columns.length + columns.start
-                across = (start, columns.length, column_panels)
-                task = _Task(self, first, rows.length, row_blocks, *across)
+                task = _Task(self, rows, i, start, columns.length, column_panels)
                 nest = ((i, rows.count), (j, columns.count))
                 body += ir.loop_nest(nest, task.lower(), LoopKind.PARALLEL)
         return body
@@ -152,17 +159,21 @@ class _Task:
 
     Arguments:
         whole: the product.
-        first, rows, blocks: the first row, how many there are, and their blocks.
+        rows, number: its rows: those of which task.
         start, columns, panels: the first column, how many there are, and their panels.
     """
 
     whole: PackedProduct
-    first: Expr
-    rows: int
-    blocks: list[Span]
+    rows: RowTasks
+    number: Expr
     start: Expr
     columns: int
     panels: list[Span]
+
+    @cached_property
+    def first(self) -> Expr:
+        """The first row."""
+        return self.rows.first(self.number)
 
     @cached_property
     def product(self) -> Product:
@@ -178,7 +189,7 @@ class _Task:
     @cached_property
     def sums(self) -> Buffer:
         """What has been added up: (row, group, column)."""
-        shape = (self.rows, self.whole.groups, self.columns)
+        shape = (self.rows.rows, self.whole.groups, self.columns)
         return self.product.local("sums", shape, Space.STACK)
 
     @property
@@ -193,7 +204,7 @@ class _Task:
             i, g, v = self.var("m"), self.var("g"), self.var("v")
             zero = ir.Store(self.sums, (i, g, v), self.product.zero)
             row = ir.For(v, self.columns, (zero,), LoopKind.VECTOR, self.product.lanes)
-            body += ir.loop_nest(((i, self.rows), (g, self.whole.groups)), (row,))
+            body += ir.loop_nest(((i, self.rows.rows), (g, self.whole.groups)), (row,))
         for span in self.panels:
             g, p = self.var("g"), self.var("panel")
             group = g * self.whole.together
@@ -214,14 +225,12 @@ class _Task:
         for chunk in self.whole.chunks:
             number = self.var("chunk")
             term = number * chunk.length + chunk.start
-            tiles: ir.Block = ()
-            before = 0
-            for block in self.blocks:
-                b = self.var("block")
-                tile = _Tile(self, b * block.length + block.start, block.length, group, column)
-                order = b + before
-                tiles += (ir.For(b, block.count, tile.lower(width, term, chunk.length, order)),)
-                before += block.count
+
+            def tile(block: Block, term: Expr = term, terms: int = chunk.length) -> ir.Block:
+                tile = _Tile(self, block.row, block.rows, group, column)
+                return tile.lower(width, term, terms, block.before)
+
+            tiles = self.rows.each(self.number, self.var, tile)
             body += (ir.For(number, chunk.count, tiles),)
         return body
 
@@ -231,8 +240,13 @@ class _Task:
         """
         i, v = self.var("m"), self.var("v")
         lanes = 2 * self.product.lanes
-        row = ir.For(v, self.columns, self._results(i, v), LoopKind.VECTOR, lanes)
-        return (ir.For(i, self.rows, (row,)),)
+
+        def rows(first: Expr, count: int) -> ir.Block:
+            results = self._results(first + i, v)
+            row = ir.For(v, self.columns, results, LoopKind.VECTOR, lanes)
+            return (ir.For(i, count, (row,)),)
+
+        return self.rows.each_part(self.number, self.var, rows)
 
     def _results(self, row: Expr, column: Expr) -> ir.Block:
         """What follows from the sums in one place of each group."""
@@ -346,7 +360,7 @@ class _Tile:
             done: how many have been added.
             order: number of blocks of rows that come before.
         """
-        blocks = sum(span.count for span in self.task.blocks)
+        blocks = sum(span.count for span in self.task.rows.blocks)
         next_one = term + terms + (order * -(-terms // blocks) + done // blocks)
         number = (self.task.start + self.column) // self.whole.width
         return tuple(

@@ -66,6 +66,31 @@ def panels(extent: int, width: int) -> list[Span]:
     return spans + ([Span(count * width, rest)] if rest else [])
 
 
+def grouped(spans: Sequence[Span], most: int) -> list[tuple[Span, list[Span]]]:
+    """Blocks in groups of at most `most`: where the groups are, and the blocks of each."""
+    if not spans:
+        return []
+    whole, rest = spans[0], list(spans[1:])
+    count = balanced(whole.count + len(rest), most)[0].length
+    groups = []
+    number = whole.count // count
+    if number:
+        groups.append(
+            (Span(whole.start, count * whole.length, number), [Span(0, whole.length, count)])
+        )
+    last, length = whole.count - number * count, 0
+    parts = []
+    if last:
+        parts.append(Span(0, whole.length, last))
+        length = last * whole.length
+    for span in rest:
+        parts.append(Span(length, span.length, span.count))
+        length += span.length * span.count
+    if parts:
+        groups.append((Span(whole.start + number * count * whole.length, length), parts))
+    return groups
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns of a tile, as vectors.
