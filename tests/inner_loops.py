@@ -8,7 +8,7 @@ from dataclasses import dataclass
 _LABEL = re.compile(r"(\.?[\w$.]+):")
 _JUMP = re.compile(r"\tj\w+\t(\.L\w+)")
 _PRODUCT = re.compile(r"\t(v?mulps|vfn?m(add|sub)\d+ps)\t")
-_SPILL = re.compile(r"(16|32|64)-byte (Folded )?(Spill|Reload)")
+_SPILL = re.compile(r"-byte (Folded )?(Spill|Reload)")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class InnerLoop:
 
     @property
     def spills(self) -> int:
-        """Moves of vectors to and from the stack, by LLVM's own comments."""
+        """Moves of vectors and addresses to and from the stack, by LLVM's own comments."""
         return sum(1 for line in self.lines if _SPILL.search(line))
 
     def registers(self, kind: str) -> frozenset[int]:

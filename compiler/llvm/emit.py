@@ -61,7 +61,8 @@ def emit(
     try:
         for phase, body in zip(phases, bodies, strict=True):
             parameters = [("args", PTR), ("begin", I64), ("end", I64)]
-            _emit_phase(module.function(phase.symbol, parameters), body, kernel.buffers)
+            f = module.function(phase.symbol, parameters)
+            _emit_phase(f, target.vector_bits // 8, body, kernel.buffers)
     except CompileError as error:
         raise CompileError(f"kernel {kernel.name}: {error}") from None
     return Emitted(symbol, str(module), phases)
@@ -79,7 +80,9 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _emit_phase(f: FunctionBuilder, phase: PhaseBody, buffers: tuple[Buffer, ...]) -> None:
+def _emit_phase(
+    f: FunctionBuilder, vector_bytes: int, phase: PhaseBody, buffers: tuple[Buffer, ...]
+) -> None:
     args = f.arguments[0]
     used = phase.uses.reads.keys() | phase.uses.writes.keys()
     places: dict[str, Place] = {}
@@ -87,24 +90,26 @@ def _emit_phase(f: FunctionBuilder, phase: PhaseBody, buffers: tuple[Buffer, ...
         if buffer.name in used:
             places[buffer.name] = Place(buffer, f.load(PTR, f.gep(PTR, args, position)))
     if phase.streamed:
-        _emit_streaming(f, phase, places)
+        _emit_streaming(f, vector_bytes, phase, places)
     else:
-        _emit_body(Scope(f, places=places), phase)
+        _emit_body(Scope(f, vector_bytes, places=places), phase)
     f.ret()
 
 
-def _emit_streaming(f: FunctionBuilder, phase: PhaseBody, places: dict[str, Place]) -> None:
+def _emit_streaming(
+    f: FunctionBuilder, vector_bytes: int, phase: PhaseBody, places: dict[str, Place]
+) -> None:
     """The phase with streaming stores; with ordinary ones where memory is not aligned for those."""
     begins = [f.ptrtoint(places[name].pointer) for name in sorted(phase.streamed)]
     apart = f.and_(reduce(f.or_, begins), memory.ALIGNMENT - 1)
 
     def streamed() -> None:
-        _emit_body(Scope(f, places=dict(places), lined=True), phase)
+        _emit_body(Scope(f, vector_bytes, places=dict(places), lined=True), phase)
         # The barrier behind the phase is an atomic, which does not wait for streaming stores.
         f.store_fence()
 
     def stored() -> None:
-        _emit_body(Scope(f, places=dict(places)), phase)
+        _emit_body(Scope(f, vector_bytes, places=dict(places)), phase)
 
     f.when(f.icmp("eq", apart, 0), streamed, stored)
 

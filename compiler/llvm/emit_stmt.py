@@ -180,11 +180,13 @@ class StatementEmitter:
             for number in range(min(plan.interleaved, full))
         ]
         self._chunks(loop, full, sets, plan.written_out and full <= _WRITTEN_OUT)
-        if rest:
+        first = full * loop.lanes
+        for lanes in _lanes_of_rest(rest, self.scope.vector_bytes // plan.element_bytes):
             # A single iteration goes right to the result.
-            last = self._accumulators(reductions if rest > 1 else (), rest, 0)
+            last = self._accumulators(reductions if lanes > 1 else (), lanes, 0)
             sets.append(last)
-            self._chunk(loop, Linear(full * loop.lanes), last)
+            self._chunk(loop, Linear(first), last)
+            first += lanes
         self.expressions.begin()
         for reduction in reductions:
             self._finish(reduction, [each for each in sets if reduction in each.places])
@@ -259,6 +261,17 @@ class StatementEmitter:
         with self.f.loop(0, count, name="r") as rounds, self.scope.loop():
             self.scope.learn(rounds.index, 0, count - 1)
             yield Linear(0, {rounds.index.text: 1})
+
+
+def _lanes_of_rest(rest: int, most: int) -> Iterator[int]:
+    """Vectors that fit a register of `most` lanes, or have a power of two of them.
+
+    LLVM takes others apart where they go from one basic block to the next: into single elements.
+    """
+    while rest:
+        lanes = rest if rest <= most else 1 << (rest.bit_length() - 1)
+        yield lanes
+        rest -= lanes
 
 
 def _label(loop: For) -> str:

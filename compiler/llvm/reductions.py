@@ -93,16 +93,24 @@ class VectorPlan:
         interleaved: how many chunks are best in flight at once, each with its accumulators.
         written_out: whether the loop moves through register buffers from outside, so that its
             chunks' places in them must be known.
+        element_bytes: of the largest elements that are written.
     """
 
     reductions: tuple[Reduction, ...]
     interleaved: int
     written_out: bool
+    element_bytes: int
 
     @staticmethod
     def of(loop: For) -> VectorPlan:
         reductions = _find_reductions(loop)
-        return VectorPlan(reductions, _interleaving(loop, reductions), _moves_in_registers(loop))
+        written = [s.buffer for s in walk(loop.body) if isinstance(s, Store | Accumulate)]
+        return VectorPlan(
+            reductions,
+            _interleaving(loop, reductions),
+            _moves_in_registers(loop),
+            max((buffer.dtype.size for buffer in written), default=1),
+        )
 
 
 def _names(loop: For) -> _Names:

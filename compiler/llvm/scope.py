@@ -49,6 +49,7 @@ class Scope:
 
     Arguments:
         f: receives the instructions.
+        vector_bytes: of a vector register.
         variables: what names stand for.
         places: where buffers are, by name.
         lanes: how many iterations of a vector loop run side by side; 1 outside of them.
@@ -58,6 +59,7 @@ class Scope:
     """
 
     f: FunctionBuilder
+    vector_bytes: int
     variables: dict[str, Result] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     lanes: int = 1

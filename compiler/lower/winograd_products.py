@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd
 
 from ..loops import ir
 from ..loops.ir import Buffer, Expr, LoopKind, Space
 from .binding import Binding
 from .tile import Columns, Span, clear, most_rows, outer_product
 
-# Steps of a sum that are written out.
-_UNROLLED = 8
 # Channels whose products are added up before they are added to those of others: errors grow with
 # the length of a sum.
 _SUMMED = 128
@@ -118,18 +115,16 @@ class Products:
     ) -> ir.Block:
         """Adds the products of a block of channels, and asks for weights of the next place."""
         slot, place, panel = where
-        unrolled = gcd(self.block, _UNROLLED)
-        part, inner = self.binding.var("c"), self.binding.var("c")
-        within = part * unrolled + inner
-        x = ir.Load(self.inputs, (slot, place, self.at(channel, first + row, within)))
-        depth = channel * self.block + part * unrolled
+        inner = self.binding.var("c")
+        x = ir.Load(self.inputs, (slot, place, self.at(channel, first + row, inner)))
+        depth = channel * self.block
         vectors: dict[int, Expr] = {
             c: ir.Load(self.weight, (panel, place, depth + inner, lane + c))
             for c, _ in self.columns.parts
         }
         step = outer_product(tile, [(row, tile.shape[0])], self.columns, lane, x, vectors)
         # Each register tile asks for its share.
-        share = -(-unrolled // sum(span.count for span in self.spans))
+        share = -(-self.block // sum(span.count for span in self.spans))
         ahead = tuple(
             ir.Prefetch(
                 self.weight, (panel, place + 1, depth + (order * share + i), ir.index(column))
@@ -137,8 +132,7 @@ class Products:
             for i in range(share)
             for column in range(0, self.columns.width, _LINE // self.columns.dtype.size)
         )
-        body = (*ahead, ir.For(inner, unrolled, step, LoopKind.UNROLLED))
-        return (ir.For(part, self.block // unrolled, body),)
+        return (*ahead, ir.For(inner, self.block, step, LoopKind.UNROLLED))
 
     def _keep(
         self, tile: Buffer, place: Expr, first: Expr, row: ir.Var, lane: ir.Var, more: bool
