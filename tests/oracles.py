@@ -14,6 +14,7 @@ from quern.compiler.evaluate import Evaluation, evaluate
 from quern.compiler.graph import Graph, Value
 from quern.compiler.group import Group, storage
 from quern.compiler.llvm.target import Target
+from quern.compiler.loops.access import collect
 from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.interpreter import interpret
 from quern.compiler.loops.ir import Kernel
@@ -58,7 +59,6 @@ def check_kernels(
     check_order(expanded, groups)
     for group in groups:
         lowered = lower(expanded, change(group), target or host())
-        prove(lowered.kernel)
         _check_kernel(lowered.kernel, lowered.arguments, group, reference, target, (rtol, atol))
     if whole:
         _check_whole(graph, feeds, reference, (rtol, atol))
@@ -88,6 +88,8 @@ def _check_kernel(
     target: Target | None,
     tolerance: tuple[float, float],
 ) -> None:
+    accesses = collect(kernel)
+    prove(kernel, accesses)
     given = [
         None
         if value in group.outputs
@@ -99,7 +101,7 @@ def _check_kernel(
         for a, b in zip(given, kernel.parameters, strict=True)
     ]
     with np.errstate(all="ignore"):
-        interpret(kernel, interpreted)
+        interpret(kernel, interpreted, accesses)
     results = {"interpreter": interpreted}
     if runs(target or host()):
         results["machine code"] = run_kernel(kernel, given, target, pieces=2)

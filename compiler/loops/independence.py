@@ -49,10 +49,13 @@ def possible_races(kernel: Kernel) -> list[str]:
 
 def doubts(accesses: Accesses) -> Iterator[Doubt]:
     """Pairs of accesses that keep parallel and vector loops from being independent."""
-    groups: defaultdict[str, list[Access]] = defaultdict(list)
+    groups: defaultdict[str, dict[tuple[object, ...], Access]] = defaultdict(dict)
     for access in accesses:
-        groups[access.buffer.name].append(access)
-    for group in groups.values():
+        # Unrolled statements repeat themselves: one of the accesses that are alike speaks for all.
+        known, loops = access.facts.known, tuple(map(id, access.loops))
+        alike = access.kind, access.op, access.forms, known, loops, access.home
+        groups[access.buffer.name].setdefault(alike, access)
+    for group in (list(group.values()) for group in groups.values()):
         for number, first in enumerate(group):
             for second in group[number:]:
                 if first.writes or second.writes:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import QuernError
 from ..types import Array, DType
-from .access import collect
+from .access import Accesses, collect
 from .ir import Buffer, Kernel
 from .to_python import translate
 
@@ -35,11 +35,12 @@ class InterpreterError(QuernError):
     """A kernel did what it must not: it left a buffer, or was given the wrong arrays."""
 
 
-def interpret(kernel: Kernel, arrays: Sequence[Array]) -> None:
+def interpret(kernel: Kernel, arrays: Sequence[Array], accesses: Accesses | None = None) -> None:
     """Runs a kernel on its parameters, in place.
 
     Arguments:
         arrays: one for each parameter, of its shape and dtype, contiguous; scratch is provided.
+        accesses: `collect(kernel)`, for callers who have it already.
 
     Raises:
         InterpreterError: an index is outside of its buffer, a condition differs between lanes, a
@@ -51,7 +52,7 @@ def interpret(kernel: Kernel, arrays: Sequence[Array]) -> None:
         raise InterpreterError(f"kernel {kernel.name} takes {wanted} arrays, got {len(arrays)}")
     flat = [_flat(kernel, b, a) for b, a in zip(kernel.parameters, arrays, strict=True)]
     flat += [_poisoned(b.size, b.dtype) for b in kernel.scratch]
-    source, constants = translate(kernel, collect(kernel))
+    source, constants = translate(kernel, accesses or collect(kernel))
 
     def outside(name: str, axis: int, place: Any, extent: int) -> NoReturn:
         places = np.unique(place)
