@@ -59,13 +59,14 @@ def hot(name: str, level: str) -> tuple[InnerLoop, ...]:
     return tuple(found)
 
 
-@pytest.mark.parametrize("level", ["avx2", "avx512"])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_sums_stay_in_registers(name: str, level: str) -> None:
-    """But for a few of full tiles; without multiply-adds products take registers, too."""
+    """But for a few of full tiles; without multiply-adds some products go to the stack, too."""
     loops = hot(name, level)
+    few = 2 if level == "sse" else 16
     assert loops
-    assert [loop for loop in loops if loop.spills > loop.products // 16] == []
+    assert [loop for loop in loops if loop.spills > loop.products // few] == []
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -104,8 +104,11 @@ class Target:
         """Number of vector registers that kernels are written for.
 
         Vectors of 512 bits come with 32 of them, also where LLVM makes narrower ones of them.
+        Without multiply-adds, two are left to products on their way to the sums.
         """
-        return 32 if "avx512vl" in self.features or self.vector_bits == 512 else 16
+        if "avx512vl" in self.features or self.vector_bits == 512:
+            return 32
+        return 16 if self.has_fma else 14
 
     @property
     def has_fma(self) -> bool:
