@@ -142,7 +142,7 @@ def test_the_same_numbers_for_any_body(data: st.DataObject) -> None:
 
 
 class Tagger(nn.Module):
-    """Two layers of two directions over sequences of different lengths."""
+    """Layers over sequences of different lengths."""
 
     def __init__(self, kind: Any, **options: Any) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Tagger(nn.Module):
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "rnn": (nn.RNN, {}),
-    "lstm": (nn.LSTM, {"num_layers": 2, "bidirectional": True}),
+    "lstm": (nn.LSTM, {"bidirectional": True}),
     "gru": (nn.GRU, {"num_layers": 2, "dropout": 0.3}),
 }
 

@@ -96,7 +96,7 @@ def outcome(load: Callable[[], Dataset]) -> tuple[Dataset | DataError, int]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_damage_anywhere_is_a_data_error_or_does_no_harm(
     tmp_path_factory: pytest.TempPathFactory, kind: Kind, data: st.DataObject

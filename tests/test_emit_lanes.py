@@ -45,6 +45,7 @@ from quern.compiler.loops.ir import (
     Load,
     ReduceOp,
     Select,
+    Stmt,
     Store,
     Var,
     clamp,
@@ -52,7 +53,7 @@ from quern.compiler.loops.ir import (
     maximum,
     minimum,
 )
-from quern.compiler.types import DType
+from quern.compiler.types import Array, DType
 
 # ------------------------------------------------------------------------------ lanes and addresses
 
@@ -69,25 +70,33 @@ def test_any_extent_in_any_number_of_lanes(n: int, target: Target) -> None:
 
 
 @pytest.mark.parametrize("step", [-3, -2, -1, 0, 1, 2, 3, 4, 5])
-@pytest.mark.parametrize("n", [1, 3, 8, 13, 16, 21])
 @pytest.mark.parametrize("dtype", [F32, F64, U8, BOOL, I64])
-def test_strided_loads_and_stores(step: int, n: int, dtype: DType) -> None:
-    span = abs(step) * (n - 1) + 1
-    start = 0 if step >= 0 else span - 1
-    data = (rng().random(span) * 200).astype(dtype.numpy)
-    source, packed = Buffer("source", (span,), dtype), Buffer("packed", (n,), dtype)
-    load = vector(i, n, Store(packed, (i,), Load(source, (i * step + start,))))
-    got = run_kernel(Kernel("load", (source, packed), (load,)), [data, None])[1]
-    want = data[[start + step * p for p in range(n)]]
-    np.testing.assert_array_equal(got, want)
-    if step == 0:
-        return
-    spread = Buffer("spread", (span,), dtype)
-    store = vector(i, n, Store(spread, (i * step + start,), Load(packed, (i,))))
-    before = np.zeros(span, dtype.numpy)
-    got = run_kernel(Kernel("store", (packed, spread), (store,)), [want, before])[1]
-    before[[start + step * p for p in range(n)]] = want
-    np.testing.assert_array_equal(got, before)
+def test_strided_loads_and_stores(step: int, dtype: DType) -> None:
+    """A loop for each length, and places that stores leave alone."""
+    buffers: list[Buffer] = []
+    body: list[Stmt] = []
+    given: list[Array] = []
+    wanted: list[Array] = []
+    for n in (1, 3, 8, 13, 16, 21):
+        span = abs(step) * (n - 1) + 1
+        start = 0 if step >= 0 else span - 1
+        source, spread = (Buffer(f"{name}{n}", (span,), dtype) for name in ("source", "spread"))
+        packed = Buffer(f"packed{n}", (n,), dtype)
+        place = i * step + start
+        body.append(vector(i, n, Store(packed, (i,), Load(source, (place,)))))
+        if step:
+            body.append(vector(i, n, Store(spread, (place,), Load(packed, (i,)))))
+        places = [start + step * p for p in range(n)]
+        data = (rng().random(span) * 200).astype(dtype.numpy)
+        zeros = np.zeros(span, dtype.numpy)
+        written = zeros.copy()
+        written[places] = data[places] if step else 0
+        buffers += source, packed, spread
+        given += data, np.zeros(n, dtype.numpy), zeros
+        wanted += data, data[places], written
+    got = run_kernel(Kernel("strided", tuple(buffers), tuple(body)), given)
+    for buffer, found, want in zip(buffers, got, wanted, strict=True):
+        np.testing.assert_array_equal(found, want, err_msg=buffer.name)
 
 
 @pytest.mark.parametrize("target", RUNNABLE, ids=lambda t: t.level)
@@ -208,18 +217,21 @@ def test_names_are_seen_through() -> None:
 
 
 @pytest.mark.parametrize("op", list(ReduceOp))
-@pytest.mark.parametrize("n", [0, 1, 3, 8, 15, 31, 64, 77, 300])
 @pytest.mark.parametrize("dtype", [F32, F64, I32, U8, BOOL])
-def test_reductions_into_one_place(op: ReduceOp, n: int, dtype: DType) -> None:
-    functions = {ADD: np.add, MUL: np.multiply, MIN: np.minimum, MAX: np.maximum}
-    data = rng().uniform(0.9, 1.1, n) if dtype.is_float else rng().integers(0, 100, n)
-    a = data.astype(dtype.numpy)
-    x, out = Buffer("x", (n,), dtype), Buffer("out", (), dtype)
-    kernel = Kernel("k", (x, out), (vector(i, n, Accumulate(out, (), op, Load(x, (i,)))),))
-    start = np.ones((), dtype.numpy)
-    got = run_kernel(kernel, [a, start])[1]
-    want = functions[op].reduce(a, initial=start[()], dtype=dtype.numpy)
-    np.testing.assert_allclose(got, want, rtol=1e-5 if dtype is F32 else 1e-12)
+def test_reductions_into_one_place(op: ReduceOp, dtype: DType) -> None:
+    """A loop for each length."""
+    function = {ADD: np.add, MUL: np.multiply, MIN: np.minimum, MAX: np.maximum}[op]
+    lengths = (0, 1, 3, 8, 15, 31, 64, 77, 300)
+    data = rng().uniform(0.9, 1.1, 300) if dtype.is_float else rng().integers(0, 100, 300)
+    a, start = data.astype(dtype.numpy), np.ones((), dtype.numpy)
+    x, outs = Buffer("x", (300,), dtype), [Buffer(f"out{n}", (), dtype) for n in lengths]
+    body = (
+        vector(i, n, Accumulate(out, (), op, Load(x, (i,))))
+        for n, out in zip(lengths, outs, strict=True)
+    )
+    _, *found = run_kernel(Kernel("k", (x, *outs), tuple(body)), [a, *[start] * len(outs)])
+    want = [function.reduce(a[:n], initial=start[()], dtype=dtype.numpy) for n in lengths]
+    np.testing.assert_allclose(found, want, rtol=1e-5 if dtype is F32 else 1e-12)
 
 
 @pytest.mark.parametrize("op", [MIN, MAX])

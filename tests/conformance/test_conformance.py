@@ -12,7 +12,7 @@ from .models import KINDS, load
 from .run import FAILED, PASSED, UNSUPPORTED, compiled, outcome_of
 
 # At most one of so many node tests is looked at in the default run.
-_EVERY = 10
+_EVERY = 20
 
 
 def test_the_models_of_pytorch_all_pass() -> None:
