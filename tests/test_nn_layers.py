@@ -135,6 +135,12 @@ LAYERS: list[tuple[str, tuple[int, ...]]] = [
     ("ReplicationPad3d(2)", VOLUME),
     ("CircularPad2d((1, 2, 0, 3))", IMAGE),
     ("Dropout(0.0)", ROWS),
+    ("AlphaDropout(0.0)", ROWS),
+    ("FeatureAlphaDropout(0.0)", IMAGE),
+    ("RReLU(0.2, 0.2)", ROWS),
+    ("LPPool1d(3.0, 3)", SIGNAL),
+    ("LPPool2d(2, (3, 2), stride=(2, 1), ceil_mode=True)", IMAGE),
+    ("LPPool3d(1, 2)", VOLUME),
 ]
 
 
@@ -196,6 +202,8 @@ LOSSES: list[tuple[str, str]] = [
     ("KLDivLoss(log_target=True, reduction='sum')", "floats"),
     ("MultiMarginLoss(p=2, margin=0.5)", "classes"),
     ("MultiLabelSoftMarginLoss()", "bits"),
+    ("MultiLabelMarginLoss()", "several"),
+    ("MultiLabelMarginLoss(reduction='none')", "several"),
     ("MultiLabelSoftMarginLoss(reduction='none')", "bits"),
     ("HingeEmbeddingLoss(0.5)", "signs"),
     ("SoftMarginLoss(reduction='sum')", "signs"),
@@ -216,6 +224,7 @@ def test_a_loss_is_pytorchs(source: str, kind: str, rng: np.random.Generator) ->
         "bits": rng.integers(0, 2, (7, 5)).astype(np.float32),
         "signs": rng.choice([-1, 1], (7, 5)).astype(np.float32),
         "counts": rng.integers(0, 9, (7, 5)).astype(np.float32),
+        "several": np.stack([rng.permutation(np.arange(-2, 3)).clip(-1) for _ in range(7)]),
     }
     assert_close(own(x, targets[kind]), run(other, x, targets[kind]).numpy())
 

@@ -23,6 +23,7 @@ X = spread((3, 4))
 T = spread((3, 4), seed=1, low=0.35, high=2.1)
 MAPS = spread((2, 3, 2), seed=2)  # (N, C, pixels)
 CLASSES = np.array([2, 0, 3])
+SEVERAL = np.array([[2, 0, -1, 1], [-1, 0, 1, 2], [3, 1, 0, 2]])
 PIXELS = np.array([[2, 0], [-100, 1]])
 WEIGHTS = np.array([0.5, 1.0, 2.0, 3.0])
 P = positive((3, 4), low=0.1, high=0.9)
@@ -83,6 +84,12 @@ def margins(x: Array, t: Array, p: int, margin: float, w: Any = None) -> Array:
         short = sum(max(0, margin - x[n, c] + x[n, i]) ** p for i in others)
         result[n] = short * (1 if w is None else w[c]) / x.shape[1]
     return result
+
+
+def label_margin(x: Array, t: Array) -> Any:
+    own = t[: int(np.argmax(np.append(t, -1) < 0))]
+    others = [i for i in range(len(x)) if i not in own]
+    return sum(max(0, 1 - x[c] + x[i]) for c in own for i in others) / len(x)
 
 
 def embedded(a: Array, b: Array, y: Array, margin: float) -> Array:
@@ -170,6 +177,11 @@ CASES = [
         loss.CrossEntropy(R.NONE, label_smoothing=0.2),
         lambda x, t, w: -((0.8 * t + 0.05) * w * log_softmax(x)).sum(1), X, Q, WEIGHTS,
         constant=(2,),
+    ),
+    cases(
+        loss.MultiLabelMargin(R.NONE),
+        lambda x, t: np.array([label_margin(*row) for row in zip(x, t, strict=True)]),
+        X, SEVERAL,
     ),
     cases(loss.MultiMargin(), lambda x, t: margins(x, t, 1, 1.0).mean(), X, CLASSES,
           constant=(1,)),

@@ -1,4 +1,4 @@
-"""Dropout layers. In inference mode they do nothing."""
+"""Dropout layers, which do nothing in inference mode, and other noise."""
 
 from __future__ import annotations
 
@@ -44,3 +44,37 @@ class Dropout3d(Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         return functions.dropout3d(input, self.p, self.training)
+
+
+class AlphaDropout(Dropout):
+    """Elements are what SELU gives for minus infinity with probability p, then all are scaled and
+    shifted, so that mean 0 and variance 1 stay (Klambauer et al., 2017).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functions.alpha_dropout(input, self.p, self.training)
+
+
+class FeatureAlphaDropout(Dropout):
+    """AlphaDropout of whole channels of (N, C, *)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functions.feature_alpha_dropout(input, self.p, self.training)
+
+
+class RReLU(Layer):
+    """x where x >= 0, else slope * x: in training each element has a random slope between two, else
+    all have their mean (Xu et al., 2015).
+    """
+
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False) -> None:
+        super().__init__()
+        self.lower = lower
+        self.upper = upper
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functions.rrelu(input, self.lower, self.upper, self.training)
+
+    def extra_repr(self) -> str:
+        return f"lower={self.lower}, upper={self.upper}" + ", inplace=True" * self.inplace

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from ...compiler.errors import ShapeError, UsageError
+from ...compiler.errors import UsageError
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array
 from . import init
 from .functional import convolution, shape
+from .functional.embedding import embedding_bag
 from .module import Layer
 from .state import Parameter
 
@@ -138,8 +139,8 @@ class Embedding(Layer):
 
 
 class EmbeddingBag(Embedding):
-    """The mean, sum or largest elements of the rows of each bag of indices: (N, B) of an integer
-    dtype gives (N, embedding_dim).
+    """The mean, sum or largest elements of the rows of each bag of indices: (bags, N) of an integer
+    dtype, or (N,) and where each bag begins, give (bags, embedding_dim).
 
     Arguments:
         mode: "mean", "sum" or "max".
@@ -159,16 +160,15 @@ class EmbeddingBag(Embedding):
             raise UsageError(f"mode is mean, sum or max, not {mode!r}")
         self.mode = mode
 
-    def forward(self, input: Tensor) -> Tensor:
-        if input.rank != 2:
-            raise ShapeError(
-                f"bags are the rows of (N, B), these are {input.type}; bags of several sizes have "
-                "shapes that depend on data"
-            )
-        rows = shape.embedding(input, self.weight)
-        if self.mode == "max":
-            return rows.amax(1)
-        return rows.mean(1) if self.mode == "mean" else rows.sum(1)
+    def forward(
+        self,
+        input: Tensor,
+        offsets: Tensor | None = None,
+        per_sample_weights: Tensor | None = None,
+    ) -> Tensor:
+        return embedding_bag(
+            input, self.weight, offsets, mode=self.mode, per_sample_weights=per_sample_weights
+        )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, mode={self.mode!r}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...compiler.tensor import Tensor
 from .functional import loss as functions
 from .module import Layer
@@ -162,6 +164,15 @@ class BCEWithLogitsLoss(WeightedLoss):
         )
 
 
+class MultiLabelMarginLoss(Loss):
+    """Sum over a sample's classes c and all others o of max(0, 1 - x[c] + x[o]), divided by C; the
+    targets (N, C) are classes up to the first -1 of a row.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functions.multilabel_margin_loss(input, target, self.reduction)
+
+
 class MultiMarginLoss(WeightedLoss):
     """Sum over the other classes of max(0, margin - x[class] + x[other]) ** p, divided by C."""
 
@@ -249,6 +260,39 @@ class TripletMarginLoss(Loss):
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return functions.triplet_margin_loss(
             anchor, positive, negative, self.margin, self.p, self.eps, self.swap, self.reduction
+        )
+
+
+class TripletMarginWithDistanceLoss(Loss):
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin) for any distance d.
+
+    Arguments:
+        distance_function: d; that of PairwiseDistance by default.
+        swap: the negative's distance is the smaller one of those to anchor and positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        margin: float = 1.0,
+        swap: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.distance_function = distance_function
+        self.margin = margin
+        self.swap = swap
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        return functions.triplet_margin_with_distance_loss(
+            anchor,
+            positive,
+            negative,
+            distance_function=self.distance_function,
+            margin=self.margin,
+            swap=self.swap,
+            reduction=self.reduction,
         )
 
 

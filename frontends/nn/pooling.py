@@ -156,6 +156,61 @@ class AvgPool3d(AvgPool):
     rank = 3
 
 
+class LPPool(Layer):
+    """Base of the power-average pools: the p-th root of the sum of x ** p over windows.
+
+    Arguments:
+        norm_type: p; 1 gives sums, a large one nearly maxima.
+        kernel_size: of the windows.
+        stride: that of the kernel by default.
+        ceil_mode: whether there is a window that leaves the input.
+    """
+
+    rank: ClassVar[int]
+
+    def __init__(
+        self,
+        norm_type: float,
+        kernel_size: Size,
+        stride: Size | None = None,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm_type = norm_type
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.ceil_mode = ceil_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        return pooling.lp_pool(
+            self.rank, input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"ceil_mode={self.ceil_mode}"
+        )
+
+
+class LPPool1d(LPPool):
+    """Power-average pooling over one spatial axis; see LPPool."""
+
+    rank = 1
+
+
+class LPPool2d(LPPool):
+    """Power-average pooling over two spatial axes; see LPPool."""
+
+    rank = 2
+
+
+class LPPool3d(LPPool):
+    """Power-average pooling over three spatial axes; see LPPool."""
+
+    rank = 3
+
+
 class MaxUnpool(Layer):
     """Base of the unpoolings: elements go back to where MaxPool found them, zeros elsewhere."""
 

@@ -7,7 +7,7 @@ because (N, 1) against (N,) is a mistake that trains.
 from __future__ import annotations
 
 from .base import Loss, Reduction, check_same_shape
-from .classes import CrossEntropy, MultiMargin, NLLLoss
+from .classes import CrossEntropy, MultiLabelMargin, MultiMargin, NLLLoss
 from .cosine import CosineEmbeddingLoss, CosineSimilarity
 from .ctc import CTC
 from .distance import L1, HalfSquaredError, HingeLoss, Huber, MeanSquaredError, SmoothL1
@@ -39,6 +39,7 @@ __all__ = [
     "Loss",
     "MarginRanking",
     "MeanSquaredError",
+    "MultiLabelMargin",
     "MultiMargin",
     "NLLLoss",
     "PairwiseDistance",

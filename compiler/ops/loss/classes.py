@@ -10,7 +10,7 @@ from ...errors import DTypeError, ShapeError
 from ...types import DType
 from ..activation import LogSoftmax, Softmax
 from ..base import apply
-from ..indexing import OneHot
+from ..indexing import OneHot, own_indices
 from ..pointwise import Gradients, Signals, Tensors, require_float
 
 if TYPE_CHECKING:
@@ -165,6 +165,28 @@ class CrossEntropy(NLLLoss):
         require_float(self, x, target, *weight)
         check_same_shape(self, x, target)
         self._check_weight(x, weight)
+
+
+@dataclass(frozen=True)
+class MultiLabelMargin(Loss):
+    """sum over a sample's classes c and all others o of max(0, 1 - x[c] + x[o]), divided by C.
+
+    Inputs are scores x (N, C) or (C,), and classes of the same shape: those before the first
+    negative one of a row count.
+    """
+
+    def expand(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        x, target = inputs
+        require_float(self, x)
+        check_same_shape(self, x, target)
+        classes = x.shape[-1]
+        known = (target < 0).cumsum(-1).equal(0)
+        score = x.gather(-1, target.maximum(0)).unsqueeze(-1)
+        own = own_indices(x.unsqueeze(-2), x.rank, classes, target.dtype)
+        named = known.unsqueeze(-1) & target.unsqueeze(-1).equal(own)
+        others = known.unsqueeze(-1) & ~named.any(-2).unsqueeze(-2)
+        short = others.where((1.0 - score + x.unsqueeze(-2)).relu(), 0.0)
+        return (self.reduced(short.sum((-2, -1)) / float(max(classes, 1)), x),)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -89,6 +89,16 @@ def multi_margin_loss(
     """Sum over the other classes of max(0, margin - x[class] + x[other]) ** p, divided by C."""
     op = ops.MultiMargin(_reduction(reduction), power=p, margin=float(margin))
     return emit(op, input, target, *_given(weight))
+
+
+def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Sum over a sample's classes c and all others o of max(0, 1 - x[c] + x[o]), divided by C.
+
+    Arguments:
+        input: scores (N, C) or (C,).
+        target: classes, of the same shape; those before the first -1 of a row count.
+    """
+    return emit(ops.MultiLabelMargin(_reduction(reduction)), input, target)
 
 
 def binary_cross_entropy(
@@ -246,6 +256,33 @@ def ctc_loss(
     return emit(ops.CTC(blank, _reduction(reduction), zero_infinity), log_probs, targets, *lengths)
 
 
+def triplet_margin_with_distance_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+    margin: float = 1.0,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin) for any distance d.
+
+    Arguments:
+        distance_function: d; that of `pairwise_distance` by default.
+        swap: the negative's distance is the smaller one of those to anchor and positive.
+    """
+    distance = distance_function or pairwise_distance
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    if swap:
+        far = far.minimum(distance(positive, negative))
+    loss = (near - far + margin).relu()
+    how = _reduction(reduction)
+    if how is Reduction.NONE:
+        return loss
+    return loss.mean() if how is Reduction.MEAN else loss.sum()
+
+
 def _given(weight: Tensor | None) -> tuple[Tensor, ...]:
     return () if weight is None else (weight,)
 
@@ -273,6 +310,7 @@ __all__ = [
     "margin_ranking_loss",
     "mse_loss",
     "multi_margin_loss",
+    "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
     "pairwise_distance",
@@ -280,4 +318,5 @@ __all__ = [
     "smooth_l1_loss",
     "soft_margin_loss",
     "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from ....compiler.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from ....compiler.ops.base import Op, apply
 from ....compiler.ops.pool import AvgPool, MaxPool, MaxPoolIndices, MaxUnpool, max_pool_padding
 from ....compiler.tensor import Tensor
+from ....compiler.tensor.reduction import root
 from ..context import emit, emit_all
 from .arguments import Size, per_axis, symmetric, with_batch
 
@@ -144,6 +146,53 @@ def avg_pool(
     return _of_one(op, rank, input)
 
 
+def lp_pool1d(
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The p-th root of the sum of x ** p over windows of (N, C, L), for p = `norm_type`."""
+    return lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The p-th root of the sum of x ** p over windows of (N, C, H, W), for p = `norm_type`."""
+    return lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The p-th root of the sum of x ** p over windows of (N, C, D, H, W), for p = `norm_type`."""
+    return lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool(
+    rank: int,
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The p-th root of the sum of x ** p over windows of `rank` spatial axes."""
+    count = math.prod(per_axis(kernel_size, rank, "kernel_size"))
+    mean = avg_pool(rank, input.pow(norm_type), kernel_size, stride, 0, ceil_mode)
+    return root(mean * count, norm_type)
+
+
 def adaptive_avg_pool1d(input: Tensor, output_size: OptionalSize) -> Tensor:
     """Averages that bring (N, C, L) to `output_size`; None keeps an extent."""
     return _of_one(AdaptiveAvgPool(_sizes(output_size, 1)), 1, input)
@@ -264,6 +313,9 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
