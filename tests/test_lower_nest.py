@@ -15,7 +15,7 @@ from oracles import check, check_kernels, graph_of, trained
 
 from quern.compiler.graph import Graph
 from quern.compiler.llvm.target import Target
-from quern.compiler.loops.ir import Kernel, Prefetch, walk
+from quern.compiler.loops.ir import Accumulate, Kernel, Prefetch, ReduceOp, walk
 from quern.compiler.lower.lower import lower
 from quern.compiler.ops import activation as act
 from quern.compiler.ops import loss, norm
@@ -113,6 +113,19 @@ def test_lower_targets_give_the_same(target: str) -> None:
         pytest.skip(f"this machine has no {target}")
     graph, feeds = graph_of(lambda x: apply(act.Softmax(1), (x * 2.0).tanh()), numbers((5, 19)))
     check_kernels(graph, feeds, target=below, whole=False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "together"),
+    [((64, 19), 4), ((7, 6, 10), 2), ((62, 19), 2), ((63, 19), 1), ((16, 19), 1), ((64, 200), 1)],
+)
+def test_short_rows_are_done_side_by_side(shape: tuple[int, ...], together: int) -> None:
+    """They go through their stages in the same loops, and have the same results."""
+    graph, feeds = graph_of(lambda x: apply(act.Softmax(len(shape) - 1), x), numbers(shape))
+    check_kernels(graph, feeds, whole=False)
+    (kernel,) = kernels_of(graph)
+    sums = [s for s in walk(kernel.body) if isinstance(s, Accumulate) and s.op is ReduceOp.ADD]
+    assert len(sums) == together
 
 
 def test_rows_that_no_cache_holds_are_asked_for_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +250,11 @@ def test_reductions_of_whole_numbers(dtype: Any) -> None:
 COMPOSED: dict[str, tuple[Callable[..., Tensor], int, list[tuple[int, ...]]]] = {
     "softmax": (lambda x: apply(act.Softmax(1), x), 1, [(5, 19)]),
     "softmax of columns": (lambda x: apply(act.Softmax(0), x), 1, [(5, 19)]),
+    "softmax of many short rows": (lambda x: apply(act.Softmax(1), x), 1, [(64, 19)]),
+    "softmax of pairs of rows": (lambda x: apply(act.Softmax(2), x), 1, [(7, 6, 10)]),
+    "layer norm of many short rows": (
+        lambda x, w, b: apply(norm.LayerNorm(1), x, w, b), 3, [(64, 33), (33,), (33,)]
+    ),
     "softmax of one": (lambda x: apply(act.Softmax(1), x), 1, [(5, 1)]),
     "softmax, inner axis": (lambda x: apply(act.Softmax(1), x), 1, [(3, 7, 10)]),
     "log-softmax": (lambda x: apply(act.LogSoftmax(1), x), 1, [(5, 19)]),

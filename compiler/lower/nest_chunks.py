@@ -13,7 +13,7 @@ from ..graph import Value
 from ..loops import ir
 from ..loops.ir import Buffer, LoopKind, Space
 from .elements import Elements
-from .nest_stage import Loops, Nest, Place, cleared, first_of, first_place, reduce_op
+from .nest_stage import Loops, Nest, Place, Row, cleared, first_of, first_place, reduce_op
 from .space import Piece, pieces
 
 _CHUNKS = 64
@@ -66,7 +66,7 @@ class Chunks(Nest):
             elements = self._resumed(place, stage, results)
             accumulators = self.accumulators(stage)
             body = elements.take_block() + cleared(accumulators, self.binding.graph)
-            body += self.walk(elements, place, stage, accumulators, limits=limits)
+            body += self.walk([Row(elements, place, accumulators)], stage, limits)
             for value, buffer in partial.items():
                 index = (*self.index(value, place), number + first)
                 total = first_of(accumulators[value])

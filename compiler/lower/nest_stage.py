@@ -38,6 +38,23 @@ _REDUCE_OPS: dict[type[rd.Reduction], ReduceOp] = {
 }
 
 
+@dataclass(frozen=True)
+class Row:
+    """What a stage is done with at one place on the kept axes.
+
+    Arguments:
+        elements: what is known there.
+        place: on the kept axes.
+        accumulators: of the reductions.
+        keep: values that later stages need, and where they are kept.
+    """
+
+    elements: Elements
+    place: Place
+    accumulators: Mapping[Value, Buffer]
+    keep: Sequence[tuple[Value, Buffer]] = ()
+
+
 @dataclass
 class Nest(ABC):
     """The loops of one group.
@@ -76,6 +93,11 @@ class Nest(ABC):
         return 2 * lanes if self.by_columns and self.reduced else lanes
 
     @property
+    def together(self) -> int:
+        """Rows side by side: while one waits for what its lanes have together, others go on."""
+        return 1
+
+    @property
     def independent(self) -> int:
         """Rows, or columns side by side, that are something to do for a thread."""
         outer = self.kept[:-1] if self.by_columns else self.kept
@@ -97,24 +119,27 @@ class Nest(ABC):
 
     def walk(
         self,
-        elements: Elements,
-        place: Place,
+        rows: Sequence[Row],
         stage: int,
-        accumulators: dict[Value, Buffer],
-        keep: Sequence[tuple[Value, Buffer]] = (),
         limits: Mapping[int, tuple[Expr, int]] | None = None,
     ) -> ir.Block:
-        """The loops over the reduced axes; `limits` gives (start, length) where that is not all."""
+        """The loops over the reduced axes, which some rows share; `limits` gives (start, length)
+        where that is not all.
+        """
         loops: Loops = []
-        place = dict(place)
+        place: Place = {}
         starts: dict[int, Expr] = {}
         for d in self.reduced:
             start, length = (limits or {}).get(d, (ir.index(0), self.axes[d].extent))
             var = self.binding.var("r")
             loops.append((var, length))
             place[d], starts[d] = start + var, start
-        if self._chained is None or not accumulators:
-            body = self._step(elements, place, stage, accumulators, keep, ())
+
+        def steps(place: Place, chain: Index) -> ir.Block:
+            return tuple(s for row in rows for s in self._step(row, place, stage, chain))
+
+        if self._chained is None or not any(row.accumulators for row in rows):
+            body = steps(place, ())
             return self._reduced_loops(loops, body) if body else ()
         number = self.reduced.index(self._chained)
         (var, length), chain = loops[number], self.binding.var("m")
@@ -122,32 +147,24 @@ class Nest(ABC):
         body = ()
         for lead, many in ((var * _CHAINS, _CHAINS), (ir.index(count * _CHAINS), rest)):
             here = {**place, self._chained: starts[self._chained] + lead + chain}
-            step = self._step(elements, here, stage, accumulators, keep, (chain,))
+            step = steps(here, (chain,))
             unrolled = (ir.For(chain, many, step, LoopKind.UNROLLED),) if many else ()
             inner = self._reduced_loops(loops[number + 1 :], unrolled) if many else ()
             body += (ir.For(var, count, inner),) if many == _CHAINS else inner
         return ir.loop_nest(tuple(loops[:number]), body)
 
-    def _step(
-        self,
-        elements: Elements,
-        place: Place,
-        stage: int,
-        accumulators: dict[Value, Buffer],
-        keep: Sequence[tuple[Value, Buffer]],
-        chain: Index,
-    ) -> ir.Block:
+    def _step(self, row: Row, reduced: Place, stage: int, chain: Index) -> ir.Block:
         """What is done at one place of the reduced axes."""
-        inner = elements.inner()
+        inner, place = row.elements.inner(), {**row.place, **reduced}
         body = self._ask_ahead(place, stage)
-        for value, buffer in keep:
+        for value, buffer in row.keep:
             x = inner.at(value, self.index(value, place))
             row_index = tuple(
                 ir.index(0) if n == 1 else i
                 for i, n in zip(self.index(value, place), buffer.shape, strict=True)
             )
             body += (*inner.take_block(), ir.Store(buffer, row_index, x))
-        for value, accumulator in accumulators.items():
+        for value, accumulator in row.accumulators.items():
             operand = self.stages.operand(value)
             x = inner.at(operand, self.index(operand, place))
             op = reduce_op(self.binding.graph, value)
@@ -159,14 +176,14 @@ class Nest(ABC):
         return body
 
     def _ask_ahead(self, place: Place, stage: int) -> ir.Block:
-        """Asks for this place of the next row, and for where later results of this one go.
+        """Asks for this place of a row that is next, and for where later results of this one go.
 
         A stage that computes much waits for neither, and others that do nothing but wait find them
         near.
         """
         if self.by_columns or not self.kept or not self.stages.computes_much(stage):
             return ()
-        following = {**place, self.kept[-1]: place[self.kept[-1]] + 1}
+        following = {**place, self.kept[-1]: place[self.kept[-1]] + self.together}
         whole = tuple(axis.extent for axis in self.axes)
         asked = [
             (buffer, self.index(value, following))
