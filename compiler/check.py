@@ -104,13 +104,7 @@ def check_gradients(
     """
     rng = np.random.default_rng(seed)
     wide = Expand(for_gradient=True).apply(as_float64(graph))
-    names = [of] if isinstance(of, str) else list(of or _float_outputs(wide))
-    sources = list(wrt) if wrt is not None else _float_sources(wide)
-    missing = [n for n in names if n not in wide.outputs]
-    missing += [n for n in sources if n not in wide or not wide.node(n).types[0].dtype.is_float]
-    if missing or not names or not sources:
-        what = f"no float called {', '.join(missing)}" if missing else "nothing to check"
-        raise GradientError(f"{what} in {graph.name}; its outputs are {', '.join(graph.outputs)}")
+    names, sources = _asked_for(wide, of, wrt)
     contents = _contents(wide, feeds or {}, rng)
     wide.outputs, wide.updates = {n: wide.outputs[n] for n in names}, {}
     wide = rewrite(wide)
@@ -270,6 +264,20 @@ def _random(node: Node, rng: np.random.Generator) -> Array:
 def _spread(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Numbers of either sign, away from 0, where many operations have a kink."""
     return np.asarray(rng.uniform(0.25, 1.25, shape) * rng.choice([-1.0, 1.0], shape))
+
+
+def _asked_for(
+    graph: Graph, of: str | Sequence[str] | None, wrt: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Names of the outputs and of the leaves whose gradients are checked."""
+    names = [of] if isinstance(of, str) else list(of or _float_outputs(graph))
+    sources = list(wrt) if wrt is not None else _float_sources(graph)
+    missing = [n for n in names if n not in graph.outputs]
+    missing += [n for n in sources if n not in graph or not graph.node(n).types[0].dtype.is_float]
+    if missing or not names or not sources:
+        what = f"no float called {', '.join(missing)}" if missing else "nothing to check"
+        raise GradientError(f"{what} in {graph.name}; its outputs are {', '.join(graph.outputs)}")
+    return names, sources
 
 
 def _float_outputs(graph: Graph) -> list[str]:

@@ -290,30 +290,16 @@ def register_tile(
         ahead: what is done at each place of the outermost summed axis, besides.
     """
     lane = binding.var("v")
-    rows = [(axis, binding.var(axis.name)) for axis in form.rows if tile.length[axis] > 1]
-    loops = tuple((var, tile.length[axis]) for axis, var in rows)
-    number: Expr = ir.index(0)
-    for var, extent in loops:
-        number = number * extent + var
-    width = tile.length[form.lane]
-    count = math.prod(extent for _, extent in loops)
+    loops, number, place = _rows(binding, form, tile)
+    count, width = math.prod(extent for _, extent in loops), tile.length[form.lane]
     computed = Columns(width if exact else form.whole(width), form.lanes, dtype)
     results = Columns(width, stored or form.lanes, dtype)
     sums = binding.local("tile", (count, computed.width), dtype, Space.REGISTER)
-    place = {axis: tile.start[axis] for axis in form.outputs}
-    for axis, var in rows:
-        place[axis] = place[axis] + var
 
     def at(column: int) -> Place:
         return {**place, form.lane: place[form.lane] + (lane + column)}
 
-    steps: list[ir.Loops] = []
-    where: dict[Axis, Expr] = {}
-    for axis in form.summed:
-        start, length = (summed or {}).get(axis, (ir.index(0), axis.extent))
-        number_of_step, loop = binding.loop(axis.name, length)
-        steps.append(loop)
-        where[axis] = start + number_of_step
+    steps, where = _steps(binding, form.summed, summed or {})
     add: dict[int, ir.Block] = {}
     for c, _ in computed.parts:
         x = multiply({**at(c), **where})
@@ -329,3 +315,30 @@ def register_tile(
         *ir.loop_nest(steps[0] if steps else (), step),
         *ir.loop_nest(loops, results.each(lane, finish), LoopKind.UNROLLED),
     )
+
+
+def _rows(binding: Binding, form: Contraction, tile: Block) -> tuple[ir.Loops, Expr, Place]:
+    """The loops over a tile's rows, the number of a row, and its place."""
+    rows = [(axis, binding.var(axis.name)) for axis in form.rows if tile.length[axis] > 1]
+    loops = tuple((var, tile.length[axis]) for axis, var in rows)
+    number: Expr = ir.index(0)
+    for var, extent in loops:
+        number = number * extent + var
+    place = {axis: tile.start[axis] for axis in form.outputs}
+    for axis, var in rows:
+        place[axis] = place[axis] + var
+    return loops, number, place
+
+
+def _steps(
+    binding: Binding, axes: Sequence[Axis], spans: Mapping[Axis, tuple[Expr, int]]
+) -> tuple[list[ir.Loops], Place]:
+    """The loops over summed axes, and the place of a step; `spans` as `summed` of a tile."""
+    steps: list[ir.Loops] = []
+    place: dict[Axis, Expr] = {}
+    for axis in axes:
+        start, length = spans.get(axis, (ir.index(0), axis.extent))
+        number, loop = binding.loop(axis.name, length)
+        steps.append(loop)
+        place[axis] = start + number
+    return steps, place

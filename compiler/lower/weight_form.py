@@ -210,18 +210,15 @@ def weight_form(
     shared = math.gcd(outputs, lanes)
     spread = groups > 1 and columns < shared and shared % columns == 0 and shared >= 4
     if spread:
-        lanes, columns, inner = shared, outputs, 1
-        dy_in_place = dy_block is not None and dy_block % lanes == 0
-    else:
-        inner = math.gcd(x_block or 1, depth)
-        dy_in_place = dy_block is not None and dy_block % lanes == 0 and columns % lanes == 0
+        lanes, columns = shared, outputs
+    inner = 1 if spread else math.gcd(x_block or 1, depth)
     dense = all((s.stride, s.taps, s.first) == (1, 1, 0) for s in slides)
     kernel = tuple(s.taps for s in slides)
     pixels = {"n": samples, **{f"p{i}": s.count for i, s in enumerate(slides)}}
     count = depth // inner if depth else 0
     task_blocks = _even(count, max(1, _ROWS // (inner * math.prod(kernel))))
-    width = lanes if spread else inner
-    task_blocks, block, read = _pixel_blocks(pixels, slides, task_blocks, width * size)
+    read_at_once = (lanes if spread else inner) * size
+    task_blocks, block, read = _pixel_blocks(pixels, slides, task_blocks, read_at_once)
     limit = max(lanes, _SUMS // (size * max(1, task_blocks) * inner * math.prod(kernel)))
     rows = (task_blocks, inner, *kernel)
     terms = math.prod(block.values())
@@ -231,21 +228,21 @@ def weight_form(
     tasks *= -(-columns // columns_of_task)
     work = outputs * depth * math.prod(kernel) * math.prod(pixels.values())
     return Form(
-        columns,
-        count,
-        inner,
-        kernel,
-        spread,
-        lanes,
-        machine,
-        vectors,
-        columns_of_task,
-        task_blocks,
-        pixels,
-        block,
-        _chunks(pixels, tasks) if work >= _WORK else {},
-        dense and not spread and x_block is not None and depth % x_block == 0,
-        dy_in_place,
+        outputs=columns,
+        blocks=count,
+        inner=inner,
+        kernel=kernel,
+        spread=spread,
+        lanes=lanes,
+        machine=machine,
+        vectors=vectors,
+        columns=columns_of_task,
+        task_blocks=task_blocks,
+        pixels=pixels,
+        block=block,
+        chunks=_chunks(pixels, tasks) if work >= _WORK else {},
+        in_place=dense and not spread and x_block is not None and depth % x_block == 0,
+        dy_in_place=dy_block is not None and dy_block % lanes == 0 and columns % lanes == 0,
     )
 
 
