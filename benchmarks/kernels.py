@@ -129,7 +129,7 @@ class Quern:
         self.beside = float(np.median(beside))
         if self._mixing is not None:
             runs, nbytes = self._mixing
-            self._rates += [nbytes / t for t in common.turn(lambda: runs.seconds(1), seconds)]
+            self._rates += [nbytes / t for t in common.turn(lambda: runs.seconds(1), seconds / 3)]
         return found
 
     @property
