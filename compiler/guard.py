@@ -9,7 +9,7 @@ from operator import and_
 
 from .graph import Graph, Node, Phase, Value
 from .rewrite import Rewriter, rewrite
-from .tensor import Tensor
+from .tensor import Tensor, choose
 from .training import Descent, Optimizer, build_training_step
 
 FINITE = "finite"
@@ -60,15 +60,15 @@ def build_guarded_step(
             return None
         state = rewriter.values[Value(states.pop(value))]
         new = rewriter.new
-        return [new.tensor(finite).where(new.tensor(rewriter.keep(node)[0]), new.tensor(state))]
+        kept = new.tensor(rewriter.keep(node)[0])
+        return [choose(new.tensor(finite), kept, new.tensor(state))]
 
     result = rewrite(step, keep)
     finite = result.tensor(result.outputs[FINITE])
     for name in states.values():
         origins = result.node(name).origins
         with result.scope(prefix="keep", origins=origins, phase=Phase.UPDATE):
-            kept = finite.where(
-                result.tensor(result.updates[name]), result.tensor(result.outputs_of(name)[0])
-            )
+            changed, old = result.updates[name], result.outputs_of(name)[0]
+            kept = choose(finite, result.tensor(changed), result.tensor(old))
         result.updates[name] = kept.value
     return result

@@ -198,6 +198,8 @@ def normalize_axes(axes: int | tuple[int, ...] | list[int] | None, rank: int) ->
     if axes is None:
         return tuple(range(rank))
     listed = (axes,) if isinstance(axes, int) else tuple(axes)
+    if rank == 0 and listed in ((0,), (-1,)):
+        return ()  # PyTorch takes a scalar for a vector here
     result = tuple(sorted(normalize_axis(a, rank) for a in listed))
     if len(set(result)) != len(result):
         raise ShapeError(f"axes {tuple(listed)} name an axis twice")

@@ -55,6 +55,40 @@ CASES: dict[str, tuple[Method, Method, tuple[Array, ...]]] = {
     "log10": (lambda x: x.log10(), np.log10, (POSITIVE,)),
     "log1p": (lambda x: x.log1p(), np.log1p, (POSITIVE,)),
     "log2": (lambda x: x.log2(), np.log2, (POSITIVE,)),
+    "all of none": (lambda x: x.all(1), lambda x: x.all(1), (np.ones((2, 0), bool),)),
+    "cumsum of bytes": (
+        lambda x: x.cumsum(0), lambda x: x.cumsum(0, np.int64), (np.full(3, 200, np.uint8),)
+    ),
+    "floor of integers": (lambda x: x.floor(), lambda x: x, (NUMBERS,)),
+    "max of truths": (lambda x: x.amax(1), lambda x: x.max(1), (TRUTHS,)),
+    "isnan of integers": (lambda x: x.isnan(), np.isnan, (NUMBERS,)),
+    "narrow from the end": (lambda x: x.narrow(2, -3, 2), lambda x: x[:, :, 1:3], (X,)),
+    "a double beside floats": (lambda x, s: x * s, lambda x, s: x * np.float32(s),
+        (X, np.array(1.5))),
+    "powers of integers": (lambda x: x**2, lambda x: x**2, (NUMBERS,)),
+    "powers of 2": (lambda x: 2**x, lambda x: 2**x, (np.arange(5),)),
+    "product of bytes": (
+        lambda x: x.prod(), lambda x: x.prod(dtype=np.int64), (np.full(3, 200, np.uint8),)
+    ),
+    "scatter with more than there are indices for": (
+        lambda x, i, y: x.scatter(1, i, y), lambda x, i, y: scattered(x, i, y[:, :1]),
+        (X, ALONG, Y),
+    ),
+    "scatter of truths": (
+        lambda x, i, y: x.scatter(1, i, y), scattered, (TRUTHS, ALONG, TRUTHS[:, 1:2])
+    ),
+    "sum of a scalar": (lambda x: x.sum(0), lambda x: x, (np.array(2.5),)),
+    "sum of bytes": (
+        lambda x: x.sum(), lambda x: x.sum(dtype=np.int64), (np.full(3, 200, np.uint8),)
+    ),
+    "sum of integers": (
+        lambda x: x.sum(1), lambda x: x.sum(1, dtype=np.int64), (NUMBERS.astype(np.int32),)
+    ),
+    "sum of truths": (lambda x: x.sum(1), lambda x: x.sum(1), (TRUTHS,)),
+    "tile of the last axis": (lambda x: x.tile(2), lambda x: np.tile(x, 2), (X,)),
+    "where, of truths": (
+        lambda x, c, y: x.where(c, y), lambda x, c, y: np.where(c, x, y), (TRUTHS, ~TRUTHS, Y > 0)
+    ),
     "neg": (lambda x: x.neg(), np.negative, (X,)),
     "reciprocal": (lambda x: x.reciprocal(), np.reciprocal, (POSITIVE,)),
     "round": (lambda x: (x * 4).round(), lambda x: np.round(x * 4), (X,)),

@@ -92,7 +92,7 @@ class Einsum(Composite):
             second = term.index(index, first + 1)
             places = [own_indices(x, axis, x.shape[axis], DType.INT64) for axis in (first, second)]
             on = places[0].equal(places[1])
-            x = on.where(x, x.constant(0)).sum(second)
+            x = on.where(x, x.constant(0)).sum(second, dtype=x.dtype)
             term = term[:second] + term[second + 1 :]
         return x, term
 

@@ -18,6 +18,7 @@ from ..types import DType, Shape, row_major_strides
 from .base import apply
 from .composite import Composite
 from .indexing import ScatterAdd, Take
+from .pointwise import Where
 from .pool import MaxUnpool
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def scattered(mode: ScatterMode, x: Tensor, places: Tensor, updates: Tensor) -> 
     last = apply(MaxUnpool((rows,)), numbers, places.reshape((1, 1, -1)))
     winner = last.reshape(-1).cast(DType.INT64)
     chosen = apply(Take(0), updates, (winner - 1).maximum(0))
-    return (winner > 0).unsqueeze(1).where(chosen, x)
+    return apply(Where(), (winner > 0).unsqueeze(1), chosen, x)
 
 
 def linear_places(indices: Tensor, shape: Shape) -> Tensor:
@@ -178,7 +179,7 @@ def _reduced(mode: ScatterMode, x: Tensor, places: Tensor, updates: Tensor) -> T
     rows = x.graph.constant(np.arange(x.shape[0]).reshape(-1, 1), places.dtype)
     hit = places.unsqueeze(0).equal(rows).unsqueeze(2)
     if mode is ScatterMode.MULTIPLY:
-        return x * hit.where(updates.unsqueeze(0), x.constant(1)).prod(1)
+        return x * hit.where(updates.unsqueeze(0), x.constant(1)).prod(1, dtype=x.dtype)
     candidates = hit.where(updates.unsqueeze(0), x.unsqueeze(1))
     if mode is ScatterMode.MAXIMUM:
         return x.maximum(candidates.amax(1))

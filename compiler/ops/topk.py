@@ -45,8 +45,8 @@ class TopK(Composite):
         rank = self._ranks(x).unsqueeze(self.axis)
         places = own_indices(rank, self.axis, self.k, DType.INT32)
         numbers = own_indices(rank, self.axis + 1, x.shape[self.axis], DType.INT32)
-        found = rank.equal(places).where(numbers, numbers.constant(0)).sum(self.axis + 1)
-        indices = found.cast(DType.INT64)
+        found = rank.equal(places).where(numbers, numbers.constant(0))
+        indices = found.sum(self.axis + 1, dtype=DType.INT32).cast(DType.INT64)
         return apply(TakeAlongAxis(self.axis), x, indices), indices
 
     def gradient(self, inputs: Tensors, outputs: Tensors, signals: Signals) -> Gradients:
@@ -81,4 +81,4 @@ class TopK(Composite):
         extent = x.shape[self.axis]
         own = own_indices(one, self.axis, extent, DType.INT32)
         theirs = own_indices(one, self.axis + 1, extent, DType.INT32)
-        return (before | (equal & (theirs < own))).cast(DType.INT32).sum(self.axis + 1)
+        return (before | (equal & (theirs < own))).sum(self.axis + 1, dtype=DType.INT32)

@@ -7,6 +7,7 @@ the class; the functions that are its methods lie beside it, by family.
 from __future__ import annotations
 
 from .handle import Tensor
-from .promotion import Scalar, promote
+from .pointwise import choose
+from .promotion import Scalar, as_float, promote
 
-__all__ = ["Scalar", "Tensor", "promote"]
+__all__ = ["Scalar", "Tensor", "as_float", "choose", "promote"]

@@ -148,11 +148,11 @@ class Tensor:
     __rfloordiv__ = pointwise.reflected(pw.FloorDivide())
     __mod__ = pointwise.operator(pw.Remainder())
     __rmod__ = pointwise.reflected(pw.Remainder())
-    __pow__ = pointwise.operator(pw.Power(), of_floats=True)
-    __rpow__ = pointwise.reflected(pw.Power(), of_floats=True)
-    __and__ = pointwise.operator(pw.And())
-    __or__ = pointwise.operator(pw.Or())
-    __xor__ = pointwise.operator(pw.Xor())
+    __pow__ = pointwise.raised
+    __rpow__ = pointwise.raising
+    __and__ = __rand__ = pointwise.operator(pw.And())
+    __or__ = __ror__ = pointwise.operator(pw.Or())
+    __xor__ = __rxor__ = pointwise.operator(pw.Xor())
     __invert__ = pointwise.bitwise_not
     __neg__ = pointwise.negative
     __abs__ = pointwise.absolute
@@ -327,7 +327,7 @@ class Tensor:
     numel = nelement = shapes.numel
     permute = shapes.permute
     ravel = places.ravel
-    repeat = tile = shapes.repeat
+    repeat = shapes.repeat
     repeat_interleave = shapes.repeat_interleave
     reshape = view = shapes.reshape
     reshape_as = view_as = shapes.reshape_as
@@ -344,6 +344,7 @@ class Tensor:
     split = split_with_sizes = shapes.split
     squeeze = shapes.squeeze
     t = shapes.t
+    tile = shapes.tile
     take = places.take
     take_along_dim = places.take_along_dim
     tensor_split = places.tensor_split

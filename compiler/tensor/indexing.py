@@ -118,6 +118,8 @@ def _scattered(
     mode: ScatterMode, x: Tensor, dim: int, index: Tensor, src: Tensor | Scalar
 ) -> Tensor:
     updates = x.constant(src).broadcast_to(index.shape) if isinstance(src, Scalar) else src
+    if updates.rank == index.rank:  # those that no index is for are left out
+        updates = updates[tuple(slice(n) for n in index.shape)]
     op = ScatterElements(normalize_axis(dim, x.rank), mode)
     return apply(op, x, index, updates.cast(x.dtype))
 

@@ -10,11 +10,12 @@ from typing import cast as cast_type
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..errors import DTypeError
 from ..ops import pointwise as pw
 from ..ops import trigonometry as trig
 from ..ops.base import Op, apply
 from ..types import DType
-from .promotion import Scalar, as_float, constant, is_tensor, promote
+from .promotion import Scalar, as_float, as_tensor, constant, is_tensor, promote
 
 if TYPE_CHECKING:
     from .handle import Tensor
@@ -74,11 +75,39 @@ def divide(self: Tensor, other: Other, *, rounding_mode: str | None = None) -> T
 
 def power(self: Tensor, exponent: Other) -> Tensor:
     """The power self ** exponent; by products where that is 1, 2 or 3."""
-    if isinstance(exponent, Scalar) and exponent in (1, 2, 3):
+    if isinstance(exponent, Scalar) and exponent in (1, 2, 3) and self.dtype is not DType.BOOL:
         return math.prod([self] * int(exponent - 1), start=self)
     if isinstance(exponent, Scalar) and exponent == 0.5:
         return sqrt(self)
     return self**exponent
+
+
+def raised(self: Tensor, exponent: Other) -> Tensor:
+    """The power self ** exponent; of integers an integer."""
+    if not _is_whole(self, exponent):
+        return binary(pw.Power(), self, exponent, of_floats=True)
+    if isinstance(exponent, Scalar) and exponent < 0:
+        raise DTypeError(
+            f"{self.type} has no integers as its power {exponent}; make it float first"
+        )
+    base, power = promote(self, exponent)
+    if isinstance(exponent, Scalar) and exponent in (1, 2, 3):
+        return math.prod([base] * int(exponent - 1), start=base)
+    # Exact up to 2^53; what is smaller than 1 is 0.
+    result = apply(pw.Power(), base.cast(DType.FLOAT64), power.cast(DType.FLOAT64))
+    return round(result).cast(base.dtype)
+
+
+def raising(self: Tensor, base: Other) -> Tensor:
+    """The power base ** self; of integers an integer."""
+    if _is_whole(base, self):
+        return raised(promote(base, self)[0], self)
+    return binary(pw.Power(), base, self, of_floats=True)
+
+
+def _is_whole(*operands: Other) -> bool:
+    """Whether these are integers and tensors of integers."""
+    return all(isinstance(x, int) or (is_tensor(x) and not x.dtype.is_float) for x in operands)
 
 
 def equal(self: Tensor, other: Other) -> Tensor:
@@ -103,17 +132,17 @@ def minimum(self: Tensor, other: Other) -> Tensor:
 
 def logical_and(self: Tensor, other: Tensor) -> Tensor:
     """Whether both are true."""
-    return truth(self) & truth(other)
+    return truth(self) & truth(as_tensor(other, self))
 
 
 def logical_or(self: Tensor, other: Tensor) -> Tensor:
     """Whether one of them is true."""
-    return truth(self) | truth(other)
+    return truth(self) | truth(as_tensor(other, self))
 
 
 def logical_xor(self: Tensor, other: Tensor) -> Tensor:
     """Whether one of them is true, and the other is not."""
-    return truth(self) ^ truth(other)
+    return truth(self) ^ truth(as_tensor(other, self))
 
 
 def lerp(self: Tensor, end: Tensor, weight: Other) -> Tensor:
@@ -134,16 +163,25 @@ def addcdiv(self: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1)
 # -- choosing -------------------------------------------------------------------------------------
 
 
-def where(self: Tensor, a: Other, b: Other) -> Tensor:
-    """Elements of a where this condition holds, else of b."""
-    first, second = promote(a, b, like=self)
-    return apply(pw.Where(), self, first, second)
+def choose(condition: Tensor, a: Other, b: Other) -> Tensor:
+    """Elements of a where the condition holds, else of b."""
+    first, second = promote(a, b, like=condition)
+    return apply(pw.Where(), condition, first, second)
+
+
+def where(self: Tensor, condition: Other, other: Other) -> Tensor:
+    """These elements where the condition holds, else those of another one. Of a condition itself
+    `condition.where(a, b)` is what `where(condition, a, b)` is, if a is not one, too.
+    """
+    if is_tensor(condition) and condition.dtype is DType.BOOL:
+        return choose(condition, self, other)
+    return choose(self, condition, other)
 
 
 def masked_fill(self: Tensor, mask: Tensor, value: Other) -> Tensor:
     """The same, with a value where the mask holds."""
     filling = self.constant(value) if isinstance(value, Scalar) else value
-    return mask.where(filling, self)
+    return choose(mask, filling, self)
 
 
 def clamp(self: Tensor, min: Other | None = None, max: Other | None = None) -> Tensor:
@@ -166,6 +204,8 @@ def nan_to_num(
     self: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor:
     """Numbers in place of NaN and infinities; the largest finite ones by default."""
+    if not self.dtype.is_float:
+        return self
     most = float(np.finfo(self.dtype.numpy).max)
     x = isnan(self).where(nan, self)
     x = x.equal(np.inf).where(most if posinf is None else posinf, x)
@@ -173,6 +213,17 @@ def nan_to_num(
 
 
 # -- one operand ----------------------------------------------------------------------------------
+
+
+def _rounded(op: Op, summary: str) -> Callable[[Tensor], Tensor]:
+    """A method that gives whole numbers, and leaves integers as they are."""
+
+    def method(self: Tensor) -> Tensor:
+        return apply(op, self) if self.dtype.is_float else self
+
+    method.__doc__ = summary
+    method.__name__ = method.__qualname__ = type(op).__name__.lower()
+    return method
 
 
 def _unary(op: Op, summary: str, of_floats: bool = True) -> Callable[[Tensor], Tensor]:
@@ -194,19 +245,19 @@ asinh = _unary(trig.Asinh(), "Inverse of the hyperbolic sine.")
 atan = _unary(trig.Atan(), "Arc tangent, from -π/2 to π/2.")
 atanh = _unary(trig.Atanh(), "Inverse of the hyperbolic tangent.")
 bitwise_not = _unary(pw.Not(), "Whether it is not true.", of_floats=False)
-ceil = _unary(pw.Ceil(), "The next whole number above.", of_floats=False)
+ceil = _rounded(pw.Ceil(), "The next whole number above.")
 cos = _unary(pw.Cos(), "Cosine of an angle in radians.")
 cosh = _unary(trig.Cosh(), "Hyperbolic cosine.")
 erf = _unary(pw.Erf(), "Error function.")
 exp = _unary(pw.Exp(), "The exponential.")
 expm1 = _unary(pw.Expm1(), "exp(x) - 1, also for small x.")
-floor = _unary(pw.Floor(), "The next whole number below.", of_floats=False)
-isnan = _unary(pw.IsNaN(), "Whether it is no number.", of_floats=False)
+floor = _rounded(pw.Floor(), "The next whole number below.")
+isnan = _unary(pw.IsNaN(), "Whether it is no number.")
 log = _unary(pw.Log(), "Natural logarithm.")
 log1p = _unary(pw.Log1p(), "log(1 + x), also for small x.")
 negative = _unary(pw.Negate(), "The number with the other sign.", of_floats=False)
 relu = _unary(pw.Relu(), "max(x, 0)", of_floats=False)
-round = _unary(pw.Round(), "The nearest whole number, the even one of two.", of_floats=False)
+round = _rounded(pw.Round(), "The nearest whole number, the even one of two.")
 sigmoid = _unary(pw.Sigmoid(), "1 / (1 + exp(-x))")
 sign = _unary(pw.Sign(), "-1, 0 or 1.", of_floats=False)
 sin = _unary(pw.Sin(), "Sine of an angle in radians.")
@@ -253,12 +304,12 @@ def logical_not(self: Tensor) -> Tensor:
 
 def isinf(self: Tensor) -> Tensor:
     """Whether it is an infinity."""
-    return absolute(self).equal(float("inf"))
+    return absolute(as_float(self)).equal(float("inf"))
 
 
 def isfinite(self: Tensor) -> Tensor:
     """Whether it is neither an infinity nor NaN."""
-    return absolute(self) < float("inf")
+    return absolute(as_float(self)) < float("inf")
 
 
 # -- types ----------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def promote(*operands: Tensor | Scalar, like: Tensor | None = None) -> tuple[Ten
     """Operands as tensors of one dtype: the widest of the tensors', floats before integers.
 
     Arguments:
-        operands: tensors and Python scalars; a float scalar makes integers float32.
+        operands: tensors and Python scalars; a float scalar makes integers float32. Tensors of rank
+            0 count beside others only where they are of a wider kind, floats beside integers.
         like: gives the graph when all operands are scalars.
     """
     tensors = [x for x in operands if not isinstance(x, Scalar)]
@@ -53,10 +54,18 @@ def promote(*operands: Tensor | Scalar, like: Tensor | None = None) -> tuple[Ten
     ):
         dtypes.append(DType.INT64)
     dtype = max(dtypes, key=_PROMOTION.index)
+    leading = [t.dtype for t in tensors if t.rank]
+    if leading:
+        widest = max(leading, key=_PROMOTION.index)
+        dtype = widest if _kind(widest) is _kind(dtype) else dtype
     return tuple(
         anchor.graph.constant(x, dtype) if isinstance(x, Scalar) else x.cast(dtype)
         for x in operands
     )
+
+
+def _kind(dtype: DType) -> type:
+    return float if dtype.is_float else bool if dtype is DType.BOOL else int
 
 
 def constant(array: Array, like: Tensor) -> Tensor:

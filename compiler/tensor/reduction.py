@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, overload
 
+from numpy.typing import DTypeLike
+
 from ..errors import UsageError
 from ..ops import reduce as rd
 from ..ops.activation import LogSoftmax, Softmax
@@ -50,9 +52,18 @@ def sum(
     *,
     dim: Axes = None,
     keepdim: bool = False,
+    dtype: DType | DTypeLike | None = None,
 ) -> Tensor:
-    """Sum over axes."""
-    return _reduce(self, rd.Sum, dim if axis is None else axis, keepdims or keepdim)
+    """Sum over axes: of integers and truths int64, where no dtype to add up in is given."""
+    axes = dim if axis is None else axis
+    return _reduce(_summable(self, dtype), rd.Sum, axes, keepdims or keepdim)
+
+
+def _summable(x: Tensor, dtype: DType | DTypeLike | None) -> Tensor:
+    """In the dtype that sums and products are in."""
+    if dtype is None:
+        return x if x.dtype.is_float else x.cast(DType.INT64)
+    return x.cast(dtype)
 
 
 def sum_to(self: Tensor, shape: Shape) -> Tensor:
@@ -73,9 +84,11 @@ def prod(
     *,
     dim: Axes = None,
     keepdim: bool = False,
+    dtype: DType | DTypeLike | None = None,
 ) -> Tensor:
-    """Product over axes."""
-    return _reduce(self, rd.Product, dim if axis is None else axis, keepdims or keepdim)
+    """Product over axes; dtypes are those of `sum`."""
+    axes = dim if axis is None else axis
+    return _reduce(_summable(self, dtype), rd.Product, axes, keepdims or keepdim)
 
 
 def mean(
@@ -85,22 +98,30 @@ def mean(
     *,
     dim: Axes = None,
     keepdim: bool = False,
+    dtype: DType | DTypeLike | None = None,
 ) -> Tensor:
     """Mean over axes, of floats."""
     axes = normalize_axes(dim if axis is None else axis, self.rank)
     count = math.prod(self.shape[d] for d in axes)
     inverse = 1.0 / count if count else math.nan
-    return as_float(self).sum(axes, keepdims or keepdim) * inverse
+    x = as_float(self) if dtype is None else as_float(self.cast(dtype))
+    return x.sum(axes, keepdims or keepdim) * inverse
 
 
 def amax(self: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Largest element over axes."""
-    return _reduce(self, rd.Max, dim, keepdim)
+    return _extremum(self, rd.Max, dim, keepdim)
 
 
 def amin(self: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Smallest element over axes."""
-    return _reduce(self, rd.Min, dim, keepdim)
+    return _extremum(self, rd.Min, dim, keepdim)
+
+
+def _extremum(x: Tensor, op: type[rd.Extremum], dim: Axes, keepdim: bool) -> Tensor:
+    if x.dtype is DType.BOOL:
+        return _reduce(x.cast(DType.UINT8), op, dim, keepdim).cast(DType.BOOL)
+    return _reduce(x, op, dim, keepdim)
 
 
 @overload
@@ -166,17 +187,17 @@ def _argument(op: type[ArgExtremum], x: Tensor, dim: int | None, keepdim: bool) 
 
 def any(self: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Whether one of the elements is true."""
-    return amax(truth(self).cast(DType.INT32), dim, keepdim).not_equal(0)
+    return truth(self).sum(dim, keepdim, dtype=DType.INT32).not_equal(0)
 
 
 def all(self: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are true."""
-    return amin(truth(self).cast(DType.INT32), dim, keepdim).not_equal(0)
+    return truth(self).logical_not().sum(dim, keepdim, dtype=DType.INT32).equal(0)
 
 
 def count_nonzero(self: Tensor, dim: Axes = None) -> Tensor:
     """How many elements are other than 0 (int64)."""
-    return truth(self).cast(DType.INT64).sum(dim)
+    return truth(self).sum(dim)
 
 
 # -- statistics -----------------------------------------------------------------------------------
@@ -257,14 +278,14 @@ def log_softmax(self: Tensor, dim: int) -> Tensor:
 # -- running, and in order ------------------------------------------------------------------------
 
 
-def cumsum(self: Tensor, dim: int) -> Tensor:
-    """The sum of the elements up to each one along an axis."""
-    return apply(CumSum(normalize_axis(dim, self.rank)), self)
+def cumsum(self: Tensor, dim: int, *, dtype: DType | DTypeLike | None = None) -> Tensor:
+    """The sum of the elements up to each one along an axis; dtypes are those of `sum`."""
+    return apply(CumSum(normalize_axis(dim, self.rank)), _summable(self, dtype))
 
 
-def cumprod(self: Tensor, dim: int) -> Tensor:
-    """The product of the elements up to each one along an axis."""
-    return apply(CumProd(normalize_axis(dim, self.rank)), self)
+def cumprod(self: Tensor, dim: int, *, dtype: DType | DTypeLike | None = None) -> Tensor:
+    """The product of the elements up to each one along an axis; dtypes are those of `sum`."""
+    return apply(CumProd(normalize_axis(dim, self.rank)), _summable(self, dtype))
 
 
 def topk(self: Tensor, k: int, dim: int = -1, largest: bool = True) -> Found:

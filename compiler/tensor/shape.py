@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -12,7 +12,8 @@ from ..errors import ShapeError
 from ..ops import indexing
 from ..ops import movement as mv
 from ..ops.base import apply
-from ..types import Shape, normalize_axes, normalize_axis
+from ..types import Array, Shape, normalize_axes, normalize_axis
+from .pointwise import choose
 from .reduction import Axes, without
 
 if TYPE_CHECKING:
@@ -168,6 +169,12 @@ def repeat(self: Tensor, *repeats: int | Shape) -> Tensor:
     return x
 
 
+def tile(self: Tensor, *dims: int | Shape) -> Tensor:
+    """As `repeat`, once along first axes that are not named."""
+    times = extents(dims)
+    return self.repeat((1,) * (self.rank - len(times)) + times)
+
+
 def repeat_interleave(self: Tensor, repeats: int, dim: int | None = None) -> Tensor:
     """Each element so many times, one after the other (numpy.repeat)."""
     x, axis = (self.reshape(-1), 0) if dim is None else (self, normalize_axis(dim, self.rank))
@@ -197,6 +204,7 @@ def slice_axis(self: Tensor, axis: int, start: int, size: int, step: int = 1) ->
 def narrow(self: Tensor, dim: int, start: int, length: int) -> Tensor:
     """So many elements of one axis from a start on."""
     axis = normalize_axis(dim, self.rank)
+    start += self.shape[axis] if start < 0 else 0
     if not 0 <= start <= start + length <= self.shape[axis]:
         raise ShapeError(f"elements {start} to {start + length} leave axis {axis} of {self.type}")
     return self.slice_axis(axis, start, length)
@@ -261,14 +269,19 @@ def roll(
 
 def tril(self: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of each matrix, 0 above it."""
-    kept = np.tril(np.ones(self.shape[-2:], bool), diagonal)
-    return self.graph.constant(kept).where(self, self.constant(0))
+    return _triangle(np.tril, self, diagonal)
 
 
 def triu(self: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of each matrix, 0 below it."""
-    kept = np.triu(np.ones(self.shape[-2:], bool), diagonal)
-    return self.graph.constant(kept).where(self, self.constant(0))
+    return _triangle(np.triu, self, diagonal)
+
+
+def _triangle(of: Callable[[Array, int], Array], x: Tensor, diagonal: int) -> Tensor:
+    if x.rank < 2:
+        raise ShapeError(f"triangles are of matrices, not of {x.type}")
+    kept = of(np.ones(x.shape[-2:], bool), diagonal)
+    return choose(x.graph.constant(kept), x, x.constant(0))
 
 
 def diagonal(self: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:

@@ -8,7 +8,7 @@ from ....compiler.ops import activation as ops
 from ....compiler.ops import shrink
 from ....compiler.ops.indexing import own_indices
 from ....compiler.ops.pointwise import Relu, Sigmoid, Tanh
-from ....compiler.tensor import Tensor
+from ....compiler.tensor import Tensor, as_float
 from ....compiler.types import DType, normalize_axis
 from ..context import emit
 from .create import uniform
@@ -84,7 +84,7 @@ def softsign(input: Tensor) -> Tensor:
 
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + exp(-x))"""
-    return emit(Sigmoid(), input)
+    return emit(Sigmoid(), as_float(input))
 
 
 def logsigmoid(input: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def logsigmoid(input: Tensor) -> Tensor:
 
 def tanh(input: Tensor) -> Tensor:
     """Hyperbolic tangent."""
-    return emit(Tanh(), input)
+    return emit(Tanh(), as_float(input))
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:

@@ -18,7 +18,7 @@ from ....compiler.ops.indexing import own_indices, split, stack
 from ....compiler.ops.linear import Linear
 from ....compiler.ops.movement import Concat
 from ....compiler.ops.recurrence import recur
-from ....compiler.tensor import Tensor
+from ....compiler.tensor import Tensor, choose
 from ....compiler.types import DType, Shape
 from ..context import BodyTrace, require_trace
 from .dropout import dropout as drop
@@ -219,7 +219,7 @@ def run_layer(
         output = after[0]
         for valid in masks:
             output = valid.where(output, 0.0)
-            after = [valid.where(new, old) for new, old in zip(after, before, strict=True)]
+            after = [choose(valid, new, old) for new, old in zip(after, before, strict=True)]
         return after, [output]
 
     names = (*cell.state_names, "x", *(("valid",) if mask is not None else ()), *left)

@@ -10,7 +10,7 @@ from ....compiler.ops.base import Op, apply
 from ....compiler.ops.movement import Concat, Pad, PadMode
 from ....compiler.ops.pointwise import Exp, Log, Sqrt
 from ....compiler.ops.resize import Coordinates, Interpolation, Resize
-from ....compiler.tensor import Scalar, Tensor, promote
+from ....compiler.tensor import Scalar, Tensor, as_float, choose, promote
 from ....compiler.types import DType, normalize_axis
 from ..context import emit
 from .arguments import Size, per_axis
@@ -32,16 +32,18 @@ _INTERPOLATIONS = {
 }
 
 
-def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+def pad(
+    input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor:
     """Rows before and after the last axes.
 
     Arguments:
         pad: (before, after) of the last axis, then of the one before it, and so on; a negative
             number takes rows away.
         mode: "constant", "reflect", "replicate" or "circular".
-        value: of constant padding.
+        value: of constant padding; 0 by default.
     """
-    return _padded(emit, input, pad, mode, value)
+    return _padded(emit, input, pad, mode, value or 0.0)
 
 
 def unnamed_pad(input: Tensor, pad: Sequence[int], mode: str) -> Tensor:
@@ -86,7 +88,7 @@ concat = cat
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape side by side on a new axis."""
-    return indexing.stack(tensors, dim)
+    return indexing.stack(promote(*tensors) if tensors else tensors, dim)
 
 
 def split(
@@ -108,22 +110,22 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def where(condition: Tensor, input: Tensor | Scalar, other: Tensor | Scalar) -> Tensor:
     """Elements of `input` where the condition holds, else of `other`."""
-    return condition.where(input, other)
+    return choose(condition, input, other)
 
 
 def exp(input: Tensor) -> Tensor:
     """The exponential of each element."""
-    return emit(Exp(), input)
+    return emit(Exp(), as_float(input))
 
 
 def log(input: Tensor) -> Tensor:
     """Natural logarithm of each element."""
-    return emit(Log(), input)
+    return emit(Log(), as_float(input))
 
 
 def sqrt(input: Tensor) -> Tensor:
     """Square root of each element."""
-    return emit(Sqrt(), input)
+    return emit(Sqrt(), as_float(input))
 
 
 def maximum(input: Tensor, other: Tensor | Scalar) -> Tensor:

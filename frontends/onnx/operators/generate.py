@@ -6,7 +6,7 @@ import numpy as np
 
 from ....compiler.errors import OnnxError
 from ....compiler.ops.indexing import own_indices
-from ....compiler.tensor import Tensor
+from ....compiler.tensor import Tensor, choose
 from ....compiler.types import DType, normalize_axis
 from ..call import Call, Result, operator
 from ..proto import element_type, numpy_dtype
@@ -73,7 +73,7 @@ def _one_hot(call: Call) -> Result:
         indices = indices.cast(DType.INT64)
     indices = (indices < 0).where(indices + depth, indices).unsqueeze(axis)
     hit = indices.equal(own_indices(indices, axis, depth, indices.dtype))
-    return hit.where(values[1], values[0])
+    return choose(hit, values[1], values[0])
 
 
 @operator("Trilu")
@@ -84,7 +84,7 @@ def _trilu(call: Call) -> Result:
     distance = columns - rows
     upper = call.flag("upper", True)
     kept = distance >= k if upper else distance <= k
-    return kept.where(x, zero_of(x))
+    return choose(kept, x, zero_of(x))
 
 
 def zero_of(x: Tensor) -> Tensor:

@@ -38,13 +38,13 @@ def _reduced(name: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
     if name in ("ReduceMax", "ReduceMin"):
         return _extremum(x, axes, name == "ReduceMax")
     if name == "ReduceSum":
-        return x.sum(axes, keepdims=True)
+        return x.sum(axes, keepdims=True, dtype=dtype)
     if name == "ReduceProd":
-        return x.prod(axes, keepdims=True)
+        return x.prod(axes, keepdims=True, dtype=dtype)
     if name == "ReduceL1":
-        return x.abs().sum(axes, keepdims=True)
+        return x.abs().sum(axes, keepdims=True, dtype=dtype)
     if name == "ReduceSumSquare":
-        return (x * x).sum(axes, keepdims=True)
+        return (x * x).sum(axes, keepdims=True, dtype=dtype)
     if name == "ReduceMean":
         return x.mean(axes, keepdims=True) if dtype.is_float else _integer_mean(x, axes)
     x = x if dtype.is_float else x.cast(DType.FLOAT64)
