@@ -141,6 +141,7 @@ def arrays_of(
     st.sampled_from([(16, 16), (16, 48), (48, 32), (32, 80)]),
 )
 @example(1, (1, 1), (16, 16))
+@example(2, (1,), (16, 16))
 @settings(max_examples=6)
 def test_kernels_agree(batch: int, spatial: Shape, channels: Shape) -> None:
     op, arrays = arrays_of(batch, spatial, *channels)

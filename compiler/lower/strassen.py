@@ -140,7 +140,8 @@ class Strassen(Anchored):
             # The last pair may have one pixel only: then it is the pair before that is read again.
             missing = offset and self.is_odd
             pixel = ir.minimum(pair, max(0, self.pairs - 2)) if missing else pair
-            image, place = self._place(pixel, offset if self.pairs > 1 else 0)
+            is_alone = self.is_odd and self.pairs == 1
+            image, place = self._place(pixel, 0 if is_alone else offset)
             for half in (channel, channel + self.read[1] // 2):
                 x = elements.at(self.inputs[0], (image, half, *place, lane))
                 quarters.append(elements.name(x, "x"))
