@@ -148,6 +148,42 @@ def test_the_library_is_read_in_two_parts() -> None:
     assert example.decode(example.encode("def f():\n    é")) == "def f():\n    ?"
 
 
+def test_carts_move_as_lagrange_says() -> None:
+    """Two equations for the cart's acceleration and the pole's, solved as such."""
+    example = load("cart_pole")
+    rng = np.random.default_rng(0)
+    states, rights = rng.uniform(-1, 1, (20, 4)), rng.integers(0, 2, 20)
+    after, fallen = example.push(states, rights)
+    for (_, v, angle, spin), right, change in zip(
+        states, rights, (after - states) / 0.02, strict=True
+    ):
+        cart, pole, half = 1.0, 0.1, 0.5
+        sine, cosine = np.sin(angle), np.cos(angle)
+        left_side = [[cart + pole, pole * half * cosine], [cosine, 4 / 3 * half]]
+        right_side = [20 * right - 10 + pole * half * spin**2 * sine, 9.8 * sine]
+        faster, twist = np.linalg.solve(left_side, right_side)
+        np.testing.assert_allclose(change, [v, faster, spin, twist], rtol=1e-9)
+    np.testing.assert_array_equal(fallen, np.abs(after[:, 2]) > np.pi / 15)
+
+
+def test_windows_of_text_and_what_follows() -> None:
+    x, y = next(load("transformer_python").windows(np.arange(500), 6, 20, seed=0))
+    assert x.shape == y.shape == (6, 20)
+    assert (np.diff(x, axis=1) == 1).all()
+    assert (y == x + 1).all()
+
+
+def test_a_transformer_does_not_look_ahead() -> None:
+    example = load("transformer_python")
+    model = example.Transformer(8, width=16, layers=2, heads=2).eval()
+    x = np.arange(16).reshape(2, 8)
+    other = x.copy()
+    other[:, 5:] = 60
+    first, second = model(x), model(other)
+    np.testing.assert_allclose(first[:, :5], second[:, :5], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(first[:, 5:], second[:, 5:])
+
+
 # -- whole ----------------------------------------------------------------------------------------
 
 
@@ -219,3 +255,20 @@ def test_fool_digits(run: Run) -> None:
 @pytest.mark.slow
 def test_gan_digits(run: Run) -> None:
     assert "drawn digits are taken for" in run("gan_digits", "--steps", 12)
+
+
+@pytest.mark.slow
+def test_diffusion_digits(run: Run) -> None:
+    assert "the judge is sure of" in run("diffusion_digits", "--epochs", 1)
+
+
+@pytest.mark.slow
+def test_transformer_python(run: Run) -> None:
+    out = run("transformer_python", "--steps", 8, "--rows", 4, "--window", 16)
+    assert "nats a character on held-out text" in out
+    assert "\ndef " in out
+
+
+@pytest.mark.slow
+def test_cart_pole(run: Run) -> None:
+    assert "round 2: stands" in run("cart_pole", "--rounds", 2)

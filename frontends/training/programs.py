@@ -97,8 +97,10 @@ class Programs:
         self.refresh()
 
     def step(self, inputs: Inputs, targets: Targets) -> list[Program]:
-        """The training step for batches of which this is a part: a program for each part."""
-        self.refresh()
+        """The training step for batches of which this is a part: a program for each part.
+
+        The model is one that `refresh` has seen.
+        """
         if self.parts == 1:
             return [self._step(inputs, targets, self._moving)]
         last = self._step(inputs, targets, Gathered(self._moving, self.parts))
@@ -196,7 +198,9 @@ class Programs:
         named = list(self.model._named_states())
         version = (
             Module._version,
-            tuple((n, s.type, getattr(s, "requires_grad", None)) for n, s in named),
+            tuple(
+                (n, s.data.shape, s.data.dtype, getattr(s, "requires_grad", None)) for n, s in named
+            ),
         )
         if version != self._version:
             self._programs.clear()
