@@ -16,6 +16,12 @@ from .state_dict import IncompatibleKeys, load_states
 S = TypeVar("S", bound=State)
 
 
+_BACKWARD_HOOK = (
+    "in forward, qn.autograd.grad(y, x) gives the gradient by any tensor; a forward hook that "
+    "returns what a qn.autograd.Function makes of the output changes it"
+)
+
+
 class RemovableHandle:
     """Takes a hook back.
 
@@ -139,7 +145,20 @@ class Module:
             found = self.__dict__.get(registry, {})
             if name in found:
                 return found[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name in self.__dict__.get("_computed", {}):
+            return self._computed[name](self)
+        advice = f": {_BACKWARD_HOOK}" if "backward" in name and "hook" in name else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
+
+    def compute_attribute(self, name: str, rule: Callable[[Module], Any] | None) -> None:
+        """An attribute becomes what `rule(module)` gives whenever it is read; None: no more. What
+        is registered under the name comes first.
+        """
+        Module._version += 1
+        rules: dict[str, Any] = self.__dict__.setdefault("_computed", {})
+        rules.pop(name, None)
+        if rule is not None:
+            rules[name] = rule
 
     def __delattr__(self, name: str) -> None:
         Module._version += 1

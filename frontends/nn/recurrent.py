@@ -55,7 +55,7 @@ class Recurrent(Layer):
 
     def _weights(self, suffix: str = "") -> Weights:
         names = self.cell.shapes(self.input_size, self.bias)
-        return {name: self.get_parameter(name + suffix) for name in names}
+        return {name: getattr(self, name + suffix) for name in names}
 
     def reset_parameters(self) -> None:
         """New random contents, uniform in ±1 / sqrt(hidden_size)."""
