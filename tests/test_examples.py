@@ -264,7 +264,7 @@ def test_diffusion_digits(run: Run) -> None:
 
 @pytest.mark.slow
 def test_transformer_python(run: Run) -> None:
-    out = run("transformer_python", "--steps", 8, "--rows", 4, "--window", 16)
+    out = run("transformer_python", "--steps", 24, "--rows", 4, "--window", 16)
     assert "nats a character on held-out text" in out
     assert "\ndef " in out
 
