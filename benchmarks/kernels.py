@@ -40,7 +40,7 @@ from quern.compiler.driver import compile_graph
 from quern.compiler.graph import Node
 from quern.compiler.ops import blocked
 from quern.compiler.ops.winograd import WinogradWeight
-from quern.runtime.executable import Executable
+from quern.runtime.executable import Executable, aligned_copy
 from quern.runtime.peaks import Runs, measured, mixing_kernel
 
 _LAYOUT = (blocked.Block, blocked.Unblock, blocked.PackWeight, WinogradWeight)
@@ -87,7 +87,8 @@ class Quern:
         graph.data |= {k: v for k, v in arrays.items() if k not in inputs}
         compiled = compile_graph(graph)
         self._executable = Executable(compiled.image, self._threads)
-        self._feeds = {k: v for k, v in arrays.items() if k in inputs}
+        # Inputs that begin at a line are read where they are: a copy would fill the caches.
+        self._feeds = {k: aligned_copy(v) for k, v in arrays.items() if k in inputs}
         kernels = self._executable.program.kernels
         kinds = [_kind([compiled.optimized.node(n) for n in kernel.nodes]) for kernel in kernels]
         steps = self._executable.program.steps
