@@ -1,4 +1,7 @@
-"""Every operation of the registry becomes kernels that give what NumPy gives, gradients too."""
+"""Every operation gives what its formula says, and its kernels what NumPy gives; gradients too.
+
+The formulas are in the tables of tests/test_ops_*.py.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ import test_ops_shrink
 import test_ops_trigonometry
 import test_recurrence
 from gradcheck import type_of
-from op_cases import Case, positive, spread
+from op_cases import Case, check_gradient, check_values, positive, spread
 from oracles import check_kernels
 
 from quern.compiler.autodiff import differentiate
@@ -47,9 +50,8 @@ from quern.compiler.ops.leaf import Leaf
 from quern.compiler.ops.stop_gradient import StopGradient
 from quern.compiler.types import Array, DType, TensorType
 
-_MODULES = (
+TABLES = (
     test_ops_activation,
-    test_ops_custom,
     test_ops_einsum,
     test_ops_grid,
     test_ops_indexing,
@@ -57,14 +59,13 @@ _MODULES = (
     test_ops_movement,
     test_ops_norm,
     test_ops_pointwise,
-    test_ops_random,
     test_ops_reduce,
-    test_ops_ctc,
     test_ops_scatter,
     test_ops_shrink,
     test_ops_trigonometry,
-    test_recurrence,
 )
+# What is checked in more ways than by a formula is checked in the file itself.
+SPECIAL = (test_ops_ctc, test_ops_custom, test_ops_random, test_recurrence)
 
 IMAGE = spread((2, 4, 6, 5))
 WINDOW = ((3, 2), (2, 1), ((1, 0), (0, 1)), (1, 1))
@@ -176,7 +177,8 @@ OWN = [
     _case(random.Philox(TensorType((3, 7), DType.FLOAT32), 1), *COUNTERS),
     _case(random.RandomNormal(TensorType((3, 7), DType.FLOAT64)), *COUNTERS),
 ]
-LISTED = [case for module in _MODULES for case in module.CASES]
+FORMULAS: list[Case] = [case for module in TABLES for case in module.CASES]
+LISTED = [*FORMULAS, *(case for module in SPECIAL for case in module.CASES)]
 CASES = [*OWN, *(c for c in LISTED if len(c.inputs) >= c.op.arity[0])]
 
 
@@ -193,9 +195,24 @@ def _is_primitive(case: Case) -> bool:
     return not isinstance(case.op, Composite)
 
 
+def _is_smooth(case: Case) -> bool:
+    floats = any(x.dtype == np.float64 for x in case.inputs)
+    return bool(case.rounds) and floats and case.op.differentiable
+
+
 def test_every_operation_has_a_case() -> None:
     computed = {name for name, cls in op_classes().items() if not issubclass(cls, Leaf)}
     assert not computed - {case.op.name for case in CASES}
+
+
+@pytest.mark.parametrize("case", FORMULAS, ids=str)
+def test_value_is_the_formula(case: Case) -> None:
+    check_values(case)
+
+
+@pytest.mark.parametrize("case", [c for c in FORMULAS if _is_smooth(c)], ids=str)
+def test_gradient_is_the_central_difference(case: Case) -> None:
+    check_gradient(case)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if _is_primitive(c)], ids=str)

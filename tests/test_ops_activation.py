@@ -11,7 +11,7 @@ import pytest
 from gradcheck import run_gradients
 from hypothesis import given
 from hypothesis import strategies as st
-from op_cases import Case, cases, check_gradient, check_values, missing, spread, value_of
+from op_cases import Case, cases, spread, value_of
 
 from quern.compiler.errors import DTypeError, ShapeError
 from quern.compiler.ops import activation as act
@@ -76,20 +76,6 @@ CASES = [
     cases(act.LogSoftmax(2), lambda x: np.log(softmax(x, 2)), X),
     cases(act.LogSoftmax(0), lambda x: np.log(softmax(x, 0)), X),
 ]  # fmt: skip
-
-
-def test_every_operation_has_a_case() -> None:
-    assert not missing(act, CASES)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_value_is_the_formula(case: Case) -> None:
-    check_values(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_gradient_is_the_central_difference(case: Case) -> None:
-    check_gradient(case)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if len(c.inputs) == 1], ids=str)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from op_cases import Case, cases, check_gradient, check_values, missing, spread, value_of
+from op_cases import cases, spread, value_of
 
 from quern.compiler.errors import ShapeError
-from quern.compiler.ops import grid
 from quern.compiler.ops.grid import Border, GridSample
 from quern.compiler.ops.resize import Interpolation
 from quern.compiler.types import Array
@@ -44,20 +43,6 @@ CASES = [
         LINE, spread((2, 4, 1), low=0.05, high=1.3), constant=(1,),
     ),
 ]  # fmt: skip
-
-
-def test_every_operation_is_listed() -> None:
-    assert not missing(grid, CASES)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_values(case: Case) -> None:
-    check_values(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_gradient(case: Case) -> None:
-    check_gradient(case)
 
 
 @pytest.mark.parametrize("mode", Interpolation)

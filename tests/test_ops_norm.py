@@ -11,11 +11,7 @@ from gradcheck import run_gradients, type_of
 from hypothesis import given
 from hypothesis import strategies as st
 from op_cases import (
-    Case,
     cases,
-    check_gradient,
-    check_values,
-    missing,
     outputs_of,
     positive,
     spread,
@@ -148,20 +144,6 @@ CASES = [
         rounds=1,
     ),
 ]  # fmt: skip
-
-
-def test_every_operation_has_a_case() -> None:
-    assert not missing(norm, CASES)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_value_is_the_formula(case: Case) -> None:
-    check_values(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_gradient_is_the_central_difference(case: Case) -> None:
-    check_gradient(case)
 
 
 def torch_functions(f: Any) -> list[tuple[Op, tuple[Array, ...], Callable[..., Any]]]:

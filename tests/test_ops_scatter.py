@@ -11,11 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_cases import (
-    Case,
     cases,
-    check_gradient,
-    check_values,
-    missing,
     outputs_of,
     spread,
     value_of,
@@ -114,20 +110,6 @@ CASES = [
         topk.TopK(3, 0, largest=False), lambda x: (np.sort(x, 0), np.argsort(x, 0)), X,
     ),
 ]  # fmt: skip
-
-
-def test_every_operation_is_listed() -> None:
-    assert not {n for module in (scatter, cumulative, topk) for n in missing(module, CASES)}
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_values(case: Case) -> None:
-    check_values(case)
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if c.rounds], ids=str)
-def test_gradient(case: Case) -> None:
-    check_gradient(case)
 
 
 def test_the_last_of_several_replacements_stays() -> None:
