@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from gradcheck import check_gradients, type_of
 
 from quern.compiler.evaluate import evaluate
 from quern.compiler.graph import Graph
-from quern.compiler.ops.base import Op, apply, op_classes, op_from_json, op_to_json
+from quern.compiler.ops.base import Op, apply, op_from_json, op_to_json
 from quern.compiler.ops.movement import Concat
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array
@@ -51,13 +50,6 @@ class Case:
 def cases(op: Op, expected: Callable[..., Any], *inputs: Array, **options: Any) -> Case:
     """A case, its arguments in the order in which they read best."""
     return Case(op, inputs, expected, **options)
-
-
-def missing(module: ModuleType, listed: Sequence[Case]) -> set[str]:
-    """The names of the module's operations that no case is about."""
-    inside = f"{module.__name__}."
-    own = {n for n, cls in op_classes().items() if f"{cls.__module__}.".startswith(inside)}
-    return own - {case.op.name for case in listed}
 
 
 def outputs_of(op: Op, *inputs: Array) -> tuple[Array, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -54,6 +55,24 @@ def test_every_public_name_resolves() -> None:
     for name in quern.__all__:
         assert getattr(quern, name) is not None
         assert name in dir(quern)
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_the_page_of_the_house_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"[\w/]+\.(?:py|md)\b", text))
+    rooms = ("compiler", "docs", "examples", "frontends", "runtime", "tests")
+    files = [f"/{path.relative_to(ROOT)}" for room in rooms for path in (ROOT / room).rglob("*.*")]
+    assert [name for name in named if not any(f.endswith(f"/{name}") for f in files)] == []
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -34,9 +34,7 @@ def onnx_package() -> ModuleType:
     try:
         import onnx
     except ImportError:
-        raise OnnxError(
-            "reading ONNX files takes the onnx package; pip install 'quern[onnx]'"
-        ) from None
+        raise OnnxError("ONNX files take the onnx package; pip install 'quern[onnx]'") from None
     return onnx
 
 
