@@ -29,6 +29,7 @@ from quern.compiler.graph import Graph, Value
 from quern.compiler.llvm.target import Target
 from quern.compiler.loops.bounds import prove
 from quern.compiler.loops.interpreter import interpret
+from quern.compiler.loops.ir import Prefetch, walk
 from quern.compiler.lower.binding import Binding
 from quern.compiler.lower.strassen import Strassen as StrassenKernel
 from quern.compiler.ops.base import apply, apply_all
@@ -190,6 +191,17 @@ def test_blocks_of_pairs_that_do_not_divide(blocking: Blocking, name: str) -> No
         found.append(run_kernel(kernel, [*feeds.values(), None], target, pieces=3)[-1])
     for y in found:
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_results_are_added_to_is_asked_for_while_products_are_made() -> None:
+    op, arrays = arrays_of(2, (3, 4), 16, 48)
+    graph, _ = graph_of(relu_of_sum(op), *arrays)
+    (group,) = partition(graph)
+    kernel = StrassenKernel(Binding(graph, group, AVX2), Value(group.anchor or "")).lower().kernel
+    asked = [s.buffer for s in walk(kernel.body) if isinstance(s, Prefetch)]
+    weight, residual, result = (kernel.parameters[i] for i in (1, 2, -1))
+    assert set(asked) == {weight, residual, result}
+    assert asked.count(residual) == asked.count(result)
 
 
 # -- networks -------------------------------------------------------------------------------------

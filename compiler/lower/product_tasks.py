@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..cost_model import Blocking
 from ..loops import ir
@@ -28,6 +29,7 @@ class ProductTasks:
         channels: blocks of input channels of the products.
         inputs: transforms those of a block of tiles and a block of channels, into a slot.
         outputs: transforms the products of a block of tiles and a panel.
+        ahead: asks for what `outputs` reads and writes, at each place of each register tile.
     """
 
     products: Products
@@ -35,6 +37,7 @@ class ProductTasks:
     channels: int
     inputs: Callable[[Expr, Expr, Expr], ir.Block]
     outputs: Callable[[Expr, Expr], ir.Block]
+    ahead: Callable[[Expr, Expr, Expr, Expr, int], ir.Block] | None = None
 
     def all(self) -> ir.Block:
         """The loops."""
@@ -80,4 +83,5 @@ class ProductTasks:
         )
 
     def _products_and_outputs(self, slot: Expr, block: Expr, panel: Expr) -> ir.Block:
-        return self.products.all(slot, panel) + self.outputs(block, panel)
+        ahead = partial(self.ahead, block, panel) if self.ahead else None
+        return self.products.all(slot, panel, ahead) + self.outputs(block, panel)

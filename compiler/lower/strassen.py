@@ -35,6 +35,9 @@ from .tile import panels
 from .winograd_products import Products
 from .winograd_tiles import APART
 
+# Bytes that a prefetch gets.
+_LINE = 64
+
 
 def lower_strassen(graph: Graph, group: Group, target: Target) -> Lowered:
     """The kernel of StrassenConv and its epilogue."""
@@ -104,7 +107,10 @@ class Strassen(Anchored):
 
     def lower(self) -> Lowered:
         products, blocking = self.products, self.blocking
-        tasks = ProductTasks(products, blocking, self.read[1] // 2, self._inputs, self._outputs)
+        channels = self.read[1] // 2
+        tasks = ProductTasks(
+            products, blocking, channels, self._inputs, self._outputs, self._ask_ahead
+        )
         rows = f"{products.spans[0].length}x{products.columns.width}"
         note = f"strassen, {rows}, {blocking.tiles} pairs at a time"
         return self.binding.finish(tasks.all(), note)
@@ -117,15 +123,14 @@ class Strassen(Anchored):
         body = (ir.Let(pair, block * blocking.tiles + number), *body)
         return (ir.For(number, blocking.tiles, body),)
 
-    def _place(self, pixel: Expr, offset: int) -> tuple[Expr, Index]:
-        """The image and the place of a pixel so far behind another."""
+    def _place(self, pair: Expr, second: Expr) -> tuple[Expr, Index]:
+        """The image and the place of a pair's first pixel (0) or its second one (1)."""
         image: Expr = ir.index(0)
-        if self.shape[0] == 1:
-            pixel = pixel + offset
-        elif offset % self.pixels == 0:
-            image, pixel = pixel // self.pixels + offset // self.pixels, pixel % self.pixels
-        else:
-            image, pixel = (pixel + offset) // self.pixels, (pixel + offset) % self.pixels
+        pixel, images = pair + second * self.pairs, self.pairs // self.pixels
+        if self.shape[0] > 1 and self.pairs % self.pixels == 0:
+            image, pixel = pair // self.pixels + second * images, pair % self.pixels
+        elif self.shape[0] > 1:
+            image, pixel = pixel // self.pixels, pixel % self.pixels
         place: Index = ()
         for extent in reversed(self.shape[3:-1]):
             pixel, place = pixel // extent, (pixel % extent, *place)
@@ -136,12 +141,11 @@ class Strassen(Anchored):
         number, pair, lane = (self.binding.var(h) for h in ("t", "pair", "v"))
         elements = self.binding.elements()
         quarters: list[Expr] = []
-        for offset in (0, self.pairs):
+        for second in range(2):
             # The last pair may have one pixel only: then it is the pair before that is read again.
-            missing = offset and self.is_odd
-            pixel = ir.minimum(pair, max(0, self.pairs - 2)) if missing else pair
+            there = ir.minimum(pair, max(0, self.pairs - 2)) if second and self.is_odd else pair
             is_alone = self.is_odd and self.pairs == 1
-            image, place = self._place(pixel, 0 if is_alone else offset)
+            image, place = self._place(there, ir.index(0 if is_alone else second))
             for half in (channel, channel + self.read[1] // 2):
                 x = elements.at(self.inputs[0], (image, half, *place, lane))
                 quarters.append(elements.name(x, "x"))
@@ -164,19 +168,43 @@ class Strassen(Anchored):
         terms = [elements.name(ir.Load(products, place), "x") for place in places]
         results = [elements.name(y, "y") for y in linear_map(elements, RESULTS, terms)]
         body = elements.take_block()
-        for offset in (0, self.pairs):
-            image, place = self._place(pair, offset)
+        for second in range(2):
+            image, place = self._place(pair, ir.index(second))
             store: ir.Block = ()
             for first in (0, half):
                 index = (image, part + first, *place, lane)
                 store += store_results(self.binding, {self.result: results.pop(0)}, index)
-            if offset and self.is_odd:
+            if second and self.is_odd:
                 store = (ir.If(pair < self.pairs - 1, store),)
             body += store
         body = (ir.For(lane, size, body, LoopKind.VECTOR, self.lanes),)
         if half % vectors:
             body = (ir.If(part < half, body),)
         return self._over_pairs(block, pair, number, (ir.For(vector, vectors, body),))
+
+    def _ask_ahead(
+        self, block: Expr, panel: Expr, place: Expr, first: Expr, length: int
+    ) -> ir.Block:
+        """Asks for a quarter of what a register tile's results will be written to and added to.
+
+        They come all at once behind the products, from as many places as there are blocks of
+        channels: whoever waits for them then waits for one after the other.
+        """
+        binding, size = self.binding, self.shape[-1]
+        vectors = self.products.columns.width // size
+        step = max(1, _LINE // (size * self.dtype.size))
+        asked: ir.Block = ()
+        for value, buffer in (*binding.inputs.items(), *binding.outputs.items()):
+            if binding.shape(value) != self.shape or value == self.inputs[0]:
+                continue
+            for number in range(0, length, step):
+                pair = block * self.blocking.tiles + (first + number)
+                image, pixel = self._place(pair, place // 2)
+                for vector in range(vectors):
+                    channel = panel * vectors + vector + place % 2 * (self.shape[1] // 2)
+                    index = (image, channel, *pixel, ir.index(0))
+                    asked += (ir.Prefetch(buffer, index),)
+        return (ir.If(place < 4, asked),) if asked else ()
 
 
 def lower_strassen_weight(graph: Graph, group: Group, target: Target) -> Lowered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,9 @@ from .tile import Columns, Span, clear, most_rows, outer_product
 _SUMMED = 128
 # Bytes that a prefetch gets.
 _LINE = 64
+
+# What is done at a place, with a register tile: its first tile, and how many are in it.
+Ahead = Callable[[Expr, Expr, int], ir.Block]
 
 
 @dataclass
@@ -63,8 +67,14 @@ class Products:
         count = -(-blocks // max(1, _SUMMED // self.block))
         return count, -(-blocks // count)
 
-    def all(self, slot: Expr, panel: Expr) -> ir.Block:
-        """The loops: weights of a sum stay in the first-level cache while all tiles meet them."""
+    def all(self, slot: Expr, panel: Expr, ahead: Ahead | None = None) -> ir.Block:
+        """The loops: weights of a sum stay in the first-level cache while all tiles meet them.
+
+        Arguments:
+            slot: where the inputs are.
+            panel: of output channels.
+            ahead: what is done besides with the last sums of each place.
+        """
         place, part = self.binding.var("p"), self.binding.var("s")
         body: ir.Block = ()
         before = 0
@@ -73,6 +83,10 @@ class Products:
             first = number * span.length + span.start
             where = (slot, place, panel)
             tile = self._register_tile(where, part, first, span.length, number + before)
+            if ahead is not None:
+                asked = ahead(place, first, span.length)
+                is_last = part >= self.sums[0] - 1
+                tile = (*((ir.If(is_last, asked),) if self.sums[0] > 1 else asked), *tile)
             body += (ir.For(number, span.count, tile),)
             before += span.count
         return ir.loop_nest(((place, self.results.shape[1]), (part, self.sums[0])), body)
