@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .errors import GraphError, QuernError, SourceLocation
+from .errors import DTypeError, GraphError, QuernError, SourceLocation
 from .ops.base import Op
 from .ops.leaf import Buffer, Constant, Input, Leaf, Parameter, State
 from .source import user_location as user_location
@@ -205,7 +205,10 @@ class Graph:
 
     def constant(self, value: object, dtype: DType | None = None, name: str = "constant") -> Tensor:
         """A new constant from anything NumPy takes as an array; the contents are copied."""
-        array = np.array(value, dtype=dtype.numpy if dtype else None)
+        try:
+            array = np.array(value, dtype=dtype.numpy if dtype else None)
+        except (OverflowError, ValueError) as error:  # 256 in bytes, infinity in integers
+            raise DTypeError(f"{value!r} is no {dtype}: {error}; cast the tensor first") from None
         return self._state(Constant(_type_of_data(array)), array, name)
 
     def _state(self, op: Leaf, value: Array | TensorType, name: str) -> Tensor:
