@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 _ALIGN = 64
 
 
@@ -31,20 +33,20 @@ class Block:
 
 def place(blocks: Iterable[Block]) -> int:
     """Gives every block its offset; returns the size of the arena in bytes."""
-    done: list[Block] = []
-    total = 0
-    for block in sorted(blocks, key=lambda b: (-b.nbytes, b.first, b.name)):
+    order = sorted(blocks, key=lambda b: (-b.nbytes, b.first, b.name))
+    # Offset, end, first and last kernel of those that have been placed, by offset.
+    table = np.zeros((4, len(order)), np.int64)
+    for count, block in enumerate(order):
         size = aligned(block.nbytes)
-        rivals = [b for b in done if b.first <= block.last and block.first <= b.last]
-        offset = 0
-        for other in sorted(rivals, key=lambda b: b.offset):
-            if offset + size <= other.offset:
-                break
-            offset = max(offset, other.offset + aligned(other.nbytes))
-        block.offset = offset
-        done.append(block)
-        total = max(total, offset + size)
-    return total
+        offsets, ends, firsts, lasts = table[:, :count]
+        rivals = (firsts <= block.last) & (lasts >= block.first)
+        taken = np.maximum.accumulate(np.append(0, ends[rivals]))
+        gaps = np.flatnonzero(taken[:-1] + size <= offsets[rivals])
+        block.offset = int(taken[gaps[0] if gaps.size else -1])
+        at = np.searchsorted(offsets, block.offset)
+        table[:, at + 1 : count + 1] = table[:, at:count].copy()
+        table[:, at] = block.offset, block.offset + size, block.first, block.last
+    return int(table[1].max(initial=0))
 
 
 def overlay(blocks: Iterable[tuple[int, int, int]]) -> tuple[list[int], int]:

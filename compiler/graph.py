@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -291,6 +292,10 @@ class Graph:
     def nodes(self) -> Iterator[Node]:
         """All nodes, each after the nodes it reads."""
         yield from self._nodes.values()
+
+    def newest(self, count: int) -> list[Node]:
+        """The nodes that were added last, in order."""
+        return list(islice(reversed(self._nodes.values()), count))[::-1]
 
     def inputs_of(self, name: str) -> tuple[Value, ...]:
         """What a node reads, in order."""

@@ -9,7 +9,7 @@ sublinear memory cost, 2016; Gruslys et al., Memory-efficient backpropagation th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..body import Body
@@ -66,7 +66,9 @@ class CheckpointSteps(Pass):
     def apply(self, graph: Graph) -> Graph:
         parts = [n for n in graph.nodes() if _is_part(n)]
         # The backward pass begins with the last part: that is still there.
-        segments = [_segment(graph, node) for node in parts[:-1]]
+        order = {node.name: i for i, node in enumerate(graph.nodes())}
+        results = {v.node for v in (*graph.outputs.values(), *graph.updates.values())}
+        segments = [_segment(graph, node, order, results) for node in parts[:-1]]
         return without_unread_results(compute_again(graph, segments)) if segments else graph
 
 
@@ -78,28 +80,30 @@ def _is_part(node: Node) -> bool:
     )
 
 
-def _segment(graph: Graph, node: Node) -> Segment:
-    """A part, and what is computed for it alone."""
-    results = {v.node for v in (*graph.outputs.values(), *graph.updates.values())}
+def _segment(
+    graph: Graph, node: Node, order: Mapping[str, int], results: Collection[str]
+) -> Segment:
+    """A part, and what is computed for it alone.
+
+    Arguments:
+        graph: all.
+        node: the part.
+        order: numbers of the nodes; what a node reads comes before it.
+        results: nodes that are read from outside.
+    """
     found = {node.name}
-    for name in reversed(list(_ancestors(graph, node))):
+    read = {v.node for v in graph.inputs_of(node.name)}
+    while read:
+        name = max(read, key=order.__getitem__)
+        read.remove(name)
         before = graph.node(name)
+        if isinstance(before.op, Leaf) or before.phase is not Phase.FORWARD or name in results:
+            continue
         readers = (u for u in graph.users_of(name) if graph.node(u).phase is Phase.FORWARD)
-        private = name not in results and found.issuperset(readers)
-        if private and not isinstance(before.op, Leaf) and before.phase is Phase.FORWARD:
+        if found.issuperset(readers):
             found.add(name)
+            read.update(v.node for v in graph.inputs_of(name))
     return frozenset(found)
-
-
-def _ancestors(graph: Graph, node: Node) -> list[str]:
-    """All that a node depends on, in order."""
-    found, stack = set[str](), [node.name]
-    while stack:
-        for value in graph.inputs_of(stack.pop()):
-            if value.node not in found:
-                found.add(value.node)
-                stack.append(value.node)
-    return [n.name for n in graph.nodes() if n.name in found]
 
 
 def without_unread_results(graph: Graph) -> Graph:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
-from itertools import islice
 from operator import add
 
 from ..graph import Graph, Node, Phase, Value
@@ -287,7 +286,7 @@ class _Cutting:
 
     def _settle(self) -> None:
         """Gives new nodes their stages."""
-        for node in islice(self.new.nodes(), self._settled, None):
+        for node in self.new.newest(len(self.new) - self._settled):
             reads = (self.stages[v.node] for v in self.new.inputs_of(node.name))
             self.stages[node.name] = max((self._stage, *reads))
         self._settled = len(self.new)
