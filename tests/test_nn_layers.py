@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import quern as qn
 from quern import nn
+from quern.compiler.errors import UsageError
 
 torch = pytest.importorskip("torch")
 
@@ -310,3 +312,15 @@ def test_half_squared_error_is_half_a_distance_squared() -> None:
     x, target = np.array([[1, 2], [0, 0]], np.float32), np.array([[0, 0], [3, 4]], np.float32)
     assert nn.HalfSquaredErrorLoss()(x, target) == (2.5 + 12.5) / 2
     assert nn.HingeLoss()(np.array([2, 0.5], np.float32), np.array([1, -1], np.float32)) == 0.75
+
+
+def test_what_is_no_tensor_is_refused() -> None:
+    network = nn.Sequential(nn.LSTM(4, 3), nn.Linear(3, 2))
+    with pytest.raises(UsageError, match="Linear takes a tensor, got a tuple; take one"):
+        qn.trace(network, qn.spec(2, 5, 4))
+
+
+@pytest.mark.parametrize("size", ["x", None, (1.5, 2)])
+def test_sizes_are_whole_numbers(size: Any) -> None:
+    with pytest.raises(UsageError, match="kernel_size is a whole number, or 2 of them, not"):
+        nn.Conv2d(1, 2, size)

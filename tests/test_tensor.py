@@ -298,6 +298,8 @@ def test_what_depends_on_data_is_refused_with_a_way_out() -> None:
 
 
 def test_clashing_numbers_are_told() -> None:
+    assert "256 is no uint8" in refused(lambda x: x < 256, PLACES.astype(np.uint8))
+    assert "-inf is no int64" in refused(lambda x: x.masked_fill(x > 0, -math.inf), NUMBERS)
     assert "index 3 leaves axis 1" in refused(lambda x: x[:, 3], X)
     assert "at most one Ellipsis" in refused(lambda x: x[..., 0, ...], X)
     assert "4 indices" in refused(lambda x: x[0, 0, 0, 0], X)

@@ -166,7 +166,8 @@ class Acosh(Sloped):
         large = x > _LARGE
         t = large.where(0.0, x - 1.0)
         near = apply(Log1p(), t + (t * (t + 2.0)).sqrt())
-        return large.where(x.log() + math.log(2.0), near)
+        inside = (t < 0.0).where(math.nan, near)  # far below, t and the root would cancel out
+        return large.where(x.log() + math.log(2.0), inside)
 
     def derivative(self, x: Tensor, y: Tensor) -> Tensor:
         return 1.0 / apply(Sinh(), y)

@@ -81,6 +81,13 @@ class Module:
             except QuernError as error:
                 place = path or self._get_name()
                 raise error.at(place, user_location(error.__traceback__)) from None
+            except (AttributeError, TypeError) as error:
+                if not self._is_layer or not args or isinstance(args[0], Tensor):
+                    raise
+                name, given = self._get_name(), type(args[0]).__name__
+                way = "; take one of its elements" if isinstance(args[0], tuple) else ""
+                usage = UsageError(f"{name} takes a tensor, got a {given}{way}")
+                raise usage.at(path or name, user_location(error.__traceback__)) from error
 
     def _hooked(self, output: Any, args: tuple[Any, ...], trace: Trace) -> Any:
         for hook in self.__dict__.get("_forward_hooks", {}).values():

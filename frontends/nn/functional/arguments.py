@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from typing import Any, TypeAlias
 
-from ....compiler.errors import ShapeError
+from ....compiler.errors import ShapeError, UsageError
 from ....compiler.ops.window import Pairs
 from ....compiler.tensor import Tensor
 from ....compiler.types import Shape
@@ -18,8 +19,13 @@ def per_axis(value: Size, rank: int, what: str) -> Shape:
 
     Raises:
         ShapeError: when there are more or fewer.
+        UsageError: when these are no whole numbers.
     """
-    numbers = (value,) * rank if isinstance(value, int) else tuple(int(v) for v in value)
+    given = value if isinstance(value, Iterable) else (value,) * rank
+    try:
+        numbers = tuple(index(v) for v in given)
+    except TypeError:
+        raise UsageError(f"{what} is a whole number, or {rank} of them, not {value!r}") from None
     if len(numbers) == 1:
         numbers *= rank
     if len(numbers) != rank:
