@@ -12,15 +12,16 @@ Number = Tensor | float | int | bool
 # Operators that are methods of the same name, by their overloads.
 enter_methods(
     "default",
-    "abs acos acosh asin asinh atan atanh bitwise_not ceil clamp clamp_max clamp_min cos cosh erf "
-    "exp expm1 floor floor_divide isfinite isinf isnan log log10 log1p log2 logical_and "
-    "logical_not logical_or logical_xor maximum minimum nan_to_num neg reciprocal round rsqrt "
-    "sigmoid sign sin sinh sqrt square tan tanh trunc type_as",
+    "abs acos acosh asin asinh atan atan2 atanh bitwise_not ceil clamp clamp_max clamp_min cos "
+    "cosh erf exp exp2 expm1 floor floor_divide fmax fmin heaviside hypot isfinite isinf isnan "
+    "log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor "
+    "logit maximum minimum nan_to_num neg reciprocal round rsqrt sigmoid sign signbit sin sinc "
+    "sinh sqrt square tan tanh trunc type_as",
 )
 enter_methods(
     "Tensor Scalar",
-    "add bitwise_and bitwise_or bitwise_xor div eq ge gt le lerp lt masked_fill mul ne remainder "
-    "sub",
+    "add bitwise_and bitwise_or bitwise_xor copysign div eq fmod ge gt le lerp lt masked_fill mul "
+    "ne remainder sub xlogy",
 )
 enter_methods("Tensor", "clamp clamp_max clamp_min")
 enter_methods("default", "addcdiv addcmul")

@@ -12,7 +12,13 @@ from ..table import dtype_of, enter_methods, operator
 Axes = int | Sequence[int] | None
 
 enter_methods("default dim", "argmax argmin max min")
-enter_methods("default", "topk")
+enter_methods("default", "aminmax cummax cummin kthvalue logcumsumexp topk")
+enter_methods("dim", "median")
+
+
+@operator("_cdist_forward.default")
+def _distances(a: Tensor, b: Tensor, p: float, compute_mode: int | None = None) -> Tensor:
+    return a.cdist(b, p)
 
 
 def _axes(dim: Axes) -> Any:
