@@ -20,7 +20,6 @@ from .index import Index
 from .tile import Span
 
 UNROLLED = 16
-ENOUGH_PLANES = 64
 
 
 @dataclass(frozen=True)
