@@ -330,5 +330,5 @@ def test_bags_of_embeddings(mode: str, combine: Any) -> None:
     layer = nn.EmbeddingBag(10, 4, mode=mode)
     bags = np.random.default_rng(0).integers(0, 10, (5, 3))
     np.testing.assert_allclose(layer(bags), combine(layer.weight.data[bags], 1), rtol=1e-5)
-        with pytest.raises(ShapeError, match=r"bags are the rows of \(bags, N\), or \(N,\)"):
+    with pytest.raises(ShapeError, match=r"bags are the rows of \(bags, N\), or \(N,\)"):
         layer(bags[0])
