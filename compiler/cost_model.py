@@ -168,7 +168,7 @@ def cycles(target: Target, dtype: DType, conv: SquareConvolution, algorithm: Alg
 def _strassen_cycles(target: Target, dtype: DType, conv: SquareConvolution) -> float:
     """What a 1x1 convolution takes in halves of pixels and channels."""
     lanes = target.lanes(dtype)
-    tiles = -(-conv.batch * conv.height * conv.width // 2)
+    tiles = conv.batch * -(-conv.height * conv.width // 2)
     deep, wide = conv.depth // 2, conv.channels // 2
     panel = winograd_panel(target, dtype, wide)
     products = -(-wide // panel) * _products(target, deep, tiles, panel // lanes) / EFFICIENCY

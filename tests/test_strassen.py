@@ -269,6 +269,17 @@ def test_threads_do_not_change_a_bit() -> None:
     assert one.tobytes() == two.tobytes()
 
 
+@pytest.mark.parametrize("extent", [5, 6])
+def test_images_know_nothing_of_each_other(extent: int) -> None:
+    graph, feeds = network(3, 32, extent, extent, channels=64)
+    executable = Executable(compiled(graph, Strassen(host(), with_strassen)), threads=1)
+    before = executable.run(feeds)["y"]
+    feeds["x"][1] = np.nan
+    after = executable.run(feeds)["y"]
+    assert np.isnan(after[1]).all()
+    np.testing.assert_array_equal(after[::2], before[::2])
+
+
 def test_many_channels_are_done_so_unless_told_otherwise() -> None:
     graph = Graph()
     y = graph.input(TensorType((1, 256, 14, 14)), "x")

@@ -1,7 +1,7 @@
 """Strassen's algorithm for 1x1 convolutions of values in blocks of channels.
 
-Pixels are numbered over the whole batch. Each in the first half is paired with the one as far
-behind the middle; pairs are taken some at a time, as tiles are in Winograd convolution:
+Each pixel in the first half of an image is paired with the one as far behind its middle. Pairs are
+numbered over the whole batch, and taken some at a time, as tiles are in Winograd convolution:
 
     inputs     each pair's seven sums of quarters
     products   for each of the seven: [pairs x C / 2] · [C / 2 x K / 2]
@@ -72,13 +72,18 @@ class Strassen(Anchored):
         return math.prod(self.shape[2:-1])
 
     @cached_property
+    def half(self) -> int:
+        """Pairs of an image."""
+        return -(-self.pixels // 2)
+
+    @cached_property
     def pairs(self) -> int:
-        return -(-self.shape[0] * self.pixels // 2)
+        return self.shape[0] * self.half
 
     @cached_property
     def is_odd(self) -> bool:
-        """Whether the last pair has one pixel only."""
-        return self.shape[0] * self.pixels % 2 == 1
+        """Whether the last pair of an image has one pixel only."""
+        return self.pixels % 2 == 1
 
     @cached_property
     def blocking(self) -> Blocking:
@@ -123,18 +128,18 @@ class Strassen(Anchored):
         body = (ir.Let(pair, block * blocking.tiles + number), *body)
         return (ir.For(number, blocking.tiles, body),)
 
-    def _place(self, pair: Expr, second: Expr) -> tuple[Expr, Index]:
-        """The image and the place of a pair's first pixel (0) or its second one (1)."""
-        image: Expr = ir.index(0)
-        pixel, images = pair + second * self.pairs, self.pairs // self.pixels
-        if self.shape[0] > 1 and self.pairs % self.pixels == 0:
-            image, pixel = pair // self.pixels + second * images, pair % self.pixels
-        elif self.shape[0] > 1:
-            image, pixel = pixel // self.pixels, pixel % self.pixels
+    def _place(self, pair: Expr, second: Expr) -> tuple[Expr, Expr]:
+        """The image and the number of a pair's first pixel (0) or its second one (1)."""
+        if self.shape[0] == 1:
+            return ir.index(0), pair + second * self.half
+        return pair // self.half, pair % self.half + second * self.half
+
+    def _index(self, pixel: Expr) -> Index:
+        """The place of a pixel in its image."""
         place: Index = ()
         for extent in reversed(self.shape[3:-1]):
             pixel, place = pixel // extent, (pixel % extent, *place)
-        return image, (pixel, *place)
+        return (pixel, *place)
 
     def _inputs(self, slot: Expr, block: Expr, channel: Expr) -> ir.Block:
         """The sums of a block of pairs, of a block of channels in either half of them."""
@@ -142,10 +147,11 @@ class Strassen(Anchored):
         elements = self.binding.elements()
         quarters: list[Expr] = []
         for second in range(2):
-            # The last pair may have one pixel only: then it is the pair before that is read again.
-            there = ir.minimum(pair, max(0, self.pairs - 2)) if second and self.is_odd else pair
-            is_alone = self.is_odd and self.pairs == 1
-            image, place = self._place(there, ir.index(0 if is_alone else second))
+            image, pixel = self._place(pair, ir.index(second))
+            if second and self.is_odd:
+                # The last pair has one pixel only: then the image's last one is read again.
+                pixel = ir.minimum(pixel, self.pixels - 1)
+            place = self._index(pixel)
             for half in (channel, channel + self.read[1] // 2):
                 x = elements.at(self.inputs[0], (image, half, *place, lane))
                 quarters.append(elements.name(x, "x"))
@@ -169,13 +175,13 @@ class Strassen(Anchored):
         results = [elements.name(y, "y") for y in linear_map(elements, RESULTS, terms)]
         body = elements.take_block()
         for second in range(2):
-            image, place = self._place(pair, ir.index(second))
+            image, pixel = self._place(pair, ir.index(second))
             store: ir.Block = ()
             for first in (0, half):
-                index = (image, part + first, *place, lane)
+                index = (image, part + first, *self._index(pixel), lane)
                 store += store_results(self.binding, {self.result: results.pop(0)}, index)
             if second and self.is_odd:
-                store = (ir.If(pair < self.pairs - 1, store),)
+                store = (ir.If(pixel < self.pixels, store),)
             body += store
         body = (ir.For(lane, size, body, LoopKind.VECTOR, self.lanes),)
         if half % vectors:
@@ -202,7 +208,7 @@ class Strassen(Anchored):
                 image, pixel = self._place(pair, place // 2)
                 for vector in range(vectors):
                     channel = panel * vectors + vector + place % 2 * (self.shape[1] // 2)
-                    index = (image, channel, *pixel, ir.index(0))
+                    index = (image, channel, *self._index(pixel), ir.index(0))
                     asked += (ir.Prefetch(buffer, index),)
         return (ir.If(place < 4, asked),) if asked else ()
 

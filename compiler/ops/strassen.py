@@ -6,7 +6,8 @@ place of eight (V. Strassen, Gaussian Elimination is not Optimal, 1969). Sums of
 quarters are had once; those of the inputs and of the results cost little where there are many
 channels.
 
-A NaN or an infinity in the input reaches other channels of its pixel, and another pixel.
+A NaN or an infinity in the input reaches other channels of its pixel, and another pixel of its
+image; images know nothing of each other.
 
 The pass `compiler/passes/winograd.py` puts this operation in the place of blocked convolutions
 where it pays.
@@ -99,7 +100,7 @@ class StrassenConv(Op):
     """A 1x1 convolution of a value in blocks of channels.
 
     Inputs are x (N, C / b, *spatial, b) and the weight as `StrassenWeight` gives it; the output is
-    in blocks of `block`. Pixels are numbered over the whole batch.
+    in blocks of `block`. The halves of the pixels are those of each image.
 
     Arguments:
         convolution: what it computes: stride 1, no padding, one group.
@@ -128,16 +129,19 @@ class StrassenConv(Op):
         x, u = plain(inputs[0]), in_double(inputs[1])
         (y,) = self.infer(*(TensorType(a.shape, DType.of(a.dtype)) for a in inputs))
         n, k, *spatial = plain_shape(y.shape)
-        rows = np.moveaxis(in_double(x), 1, -1).reshape(-1, x.shape[1])
-        count = len(rows)
-        pairs = -(-count // 2)
-        rows = np.pad(rows, ((0, count % 2), (0, 0)))
-        quarters = rows.reshape(2, pairs, 2, -1).swapaxes(1, 2).reshape(4, pairs, -1)
+        count = math.prod(spatial)
+        half = -(-count // 2)
+        rows = np.moveaxis(in_double(x), 1, -1).reshape(n, count, x.shape[1])
+        rows = np.pad(rows, ((0, 0), (0, count % 2), (0, 0)), "edge")
+        quarters = rows.reshape(n, 2, half, 2, -1).transpose(1, 3, 0, 2, 4)
+        pairs = n * half
+        quarters = quarters.reshape(4, pairs, -1)
         with np.errstate(all="ignore"):
             sums = np.einsum("ia,atc->itc", as_array(INPUTS), quarters)
             products = np.einsum("itc,picj->itpj", sums, u)
             products = products.reshape(PLACES, pairs, -1)[..., : k // 2]
             results = np.einsum("ai,itk->atk", as_array(RESULTS), products)
-        results = results.reshape(2, 2, pairs, -1).swapaxes(1, 2).reshape(-1, k)
-        whole = np.moveaxis(results[:count].reshape(n, *spatial, k), -1, 1)
+        results = results.reshape(2, 2, n, half, -1).transpose(2, 0, 3, 1, 4)
+        results = results.reshape(n, 2 * half, k)[:, :count]
+        whole = np.moveaxis(results.reshape(n, *spatial, k), -1, 1)
         return (blocked(np.ascontiguousarray(whole, x.dtype), self.block),)
