@@ -131,7 +131,7 @@ class Quern(Training):
             watch_gradients=False,
         )
         self._trainer = trainer
-        self._program = trainer._programs.step(self.x, self.y)
+        (self._program,) = trainer._programs.step(self.x, self.y)
         program = self._program.executable.program
         states = sum(t.nbytes for _, t in program.states)
         self.planned = (program.arena_bytes + states) / 1e6
