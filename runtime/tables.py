@@ -13,6 +13,8 @@ from .threads import BARRIER, PARALLEL, address
 
 _Numbers = np.ndarray[Any, Any]
 _WORD = 8
+# Threads meet at least once in so many rows, since a run only pauses where they do.
+_MEETING = 256
 
 
 class Tables:
@@ -62,6 +64,7 @@ class Tables:
         rows[:, 1] += iterations * rows[:, 4]
         rows[:, 1] = address(self._pointers) + _WORD * rows[:, 1]
         self.rows = np.ascontiguousarray(rows[:, :4])
+        self.rows[_MEETING - 1 :: _MEETING, 3] |= BARRIER
 
     def _place(self, slot: int, table: _Numbers, walk: Walk | None) -> None:
         """An argument that has one place for each iteration."""

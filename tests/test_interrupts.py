@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from native_programs import TEAMS, Program, check_chain, child, finish, naps
 
+from quern.runtime import program as programs
 from quern.runtime import threads
 from quern.runtime.native import native
+from quern.runtime.tables import Tables
 from quern.runtime.threads import BARRIER, PARALLEL, _Team, get_runner
 
 
@@ -67,6 +69,16 @@ def test_teams_pause_only_where_all_have_met(monkeypatch: pytest.MonkeyPatch) ->
         assert calls == expected
 
 
+def test_programs_that_need_no_barrier_can_pause_all_the_same() -> None:
+    call = programs.KernelCall("serial", (), "forward", "", ())
+    step = programs.Step("f", 1, parallel=False, barrier=False, kernel=0)
+    loop = programs.Loop(begin=0, end=3, count=1000)
+    program = programs.Program("", (), (), (), (), (call,), (step,) * 5, (), 0, (loop,))
+    rows = Tables(program, lambda symbol: 0).rows
+    meetings = np.flatnonzero(rows[:, 3] & BARRIER)
+    assert np.diff(meetings, prepend=-1, append=len(rows)).max() <= 256
+
+
 def test_resumed_threads_still_wait_for_those_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     # When thread 0 wants to pause, threads 1 and 3 are in one of their naps, their shares of
     # `middle` still to be done. Threads 2 and 0 must not read those before that.
@@ -95,7 +107,7 @@ def test_exception_from_a_signal_ends_the_run_between_two_steps(flags: int) -> N
 
     runner, hits = get_runner(2), np.zeros(8, np.int64)
     program = naps(3000, 10_000, flags)
-    program.add("record", 8, PARALLEL | BARRIER, hits, np.zeros(8, np.int64))
+    program.add("record", 8, flags, hits, np.zeros(8, np.int64))
     before = signal.signal(signal.SIGALRM, enough)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
