@@ -176,7 +176,7 @@ def test_whole_channels_are_pruned() -> None:
 
 def test_several_parameters_are_pruned_together() -> None:
     net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2))
-    net[1].weight.data *= 100
+    net[1].weight.data += 100
     listed = [(net[0], "weight"), (net[1], "weight")]
     prune.global_unstructured(listed, pruning_method=prune.L1Unstructured, amount=0.5)
     assert np.count_nonzero(net[0].weight) == 5
