@@ -190,6 +190,7 @@ def test_what_pytorch_exports_gives_what_pytorch_gives() -> None:
     torch = pytest.importorskip("torch")
     layers = torch.nn
 
+    # PyTorch is imported when the test runs, so that its classes have no types.
     class Net(layers.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()

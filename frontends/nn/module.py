@@ -10,6 +10,7 @@ from ...compiler.graph import user_location
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array, DType
 from .context import Trace, current_trace, require_trace
+from .paths import joined, named_states, state_at
 from .state import Buffer, Parameter, State
 from .state_dict import IncompatibleKeys, load_states
 
@@ -233,7 +234,7 @@ class Module:
         yield prefix, self
         for name, module in self._modules.items():
             if module is not None:
-                yield from module.named_modules(seen, _join(prefix, name), remove_duplicate)
+                yield from module.named_modules(seen, joined(prefix, name), remove_duplicate)
 
     def modules(self) -> Iterator[Module]:
         """Itself and all modules below, each once."""
@@ -243,7 +244,7 @@ class Module:
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
         """All parameters with their keys in the state dict; tied ones once, under the first key."""
-        return _named(self, "_parameters", prefix, recurse, remove_duplicate)
+        return named_states(self, "_parameters", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """All parameters, each once."""
@@ -253,7 +254,7 @@ class Module:
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Buffer]]:
         """All buffers with their keys in the state dict, each once."""
-        return _named(self, "_buffers", prefix, recurse, remove_duplicate)
+        return named_states(self, "_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Buffer]:
         """All buffers, each once."""
@@ -279,12 +280,12 @@ class Module:
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter of a dotted name."""
-        found: Parameter = _get(self, "_parameters", target)
+        found: Parameter = state_at(self, "_parameters", target)
         return found
 
     def get_buffer(self, target: str) -> Buffer:
         """The buffer of a dotted name."""
-        found: Buffer = _get(self, "_buffers", target)
+        found: Buffer = state_at(self, "_buffers", target)
         return found
 
     # -- contents ---------------------------------------------------------------------------------
@@ -320,10 +321,10 @@ class Module:
         for path, module in self.named_modules(remove_duplicate=False):
             for name, parameter in module._parameters.items():
                 if parameter is not None:
-                    result[_join(path, name)] = parameter
+                    result[joined(path, name)] = parameter
             for name, buffer in module._buffers.items():
                 if buffer is not None and buffer.persistent:
-                    result[_join(path, name)] = buffer
+                    result[joined(path, name)] = buffer
         return result
 
     # -- modes ------------------------------------------------------------------------------------
@@ -415,38 +416,6 @@ class Module:
 
 def _indented(text: str) -> str:
     return text.replace("\n", "\n  ")
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
-
-
-def _named(
-    module: Module, registry: str, prefix: str, recurse: bool, remove_duplicate: bool
-) -> Iterator[tuple[str, Any]]:
-    seen: set[State] = set()
-    parts = (
-        module.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
-        if recurse
-        else [(prefix, module)]
-    )
-    for path, part in parts:
-        for name, state in getattr(part, registry).items():
-            if state is None or state in seen:
-                continue
-            if remove_duplicate:
-                seen.add(state)
-            yield _join(path, name), state
-
-
-def _get(module: Module, registry: str, target: str) -> Any:
-    path, _, name = target.rpartition(".")
-    owner = module.get_submodule(path)
-    found = getattr(owner, registry).get(name)
-    if found is None:
-        have = ", ".join(getattr(owner, registry)) or "none"
-        raise UsageError(f"{type(module).__name__} has no {target!r}; there is {have}")
-    return found
 
 
 class Layer(Module):
