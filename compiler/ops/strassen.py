@@ -9,7 +9,7 @@ channels.
 A NaN or an infinity in the input reaches other channels of its pixel, and another pixel of its
 image; images know nothing of each other.
 
-The pass `compiler/passes/winograd.py` puts this operation in the place of blocked convolutions
+The pass `compiler/passes/strassen.py` puts this operation in the place of blocked convolutions
 where it pays.
 """
 
