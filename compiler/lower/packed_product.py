@@ -22,7 +22,7 @@ from .row_tasks import Block, RowTasks
 from .tile import Columns, Span, grouped, level, most_rows, panels
 
 # Bytes of a column's terms that all rows are multiplied by, and of a row's sums in a task.
-_TERM_BYTES = 1024
+_TERM_BYTES = 2048
 _SUM_BYTES = 1024
 # Up to so many rows are one task; rows of a task where there are more, of matrices of up to so many
 # bytes, which are near whenever they are read; tasks of columns that are enough for all threads, of
