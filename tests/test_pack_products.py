@@ -87,7 +87,7 @@ def test_parts_that_are_not_combined_element_by_element_are_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "is_packed"), [(32, False), (33, True), (256, True), (2000, True)]
+    ("rows", "is_packed"), [(1, False), (6, False), (7, True), (256, True), (2000, True)]
 )
 def test_parameters_are_packed_for_some_rows(rows: int, is_packed: bool) -> None:
     assert bool(packed(passed(nn.Linear(40, 64).eval(), numbers(rows, 40)))) == is_packed

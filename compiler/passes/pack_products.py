@@ -21,7 +21,7 @@ from .hoist import known
 
 # Products with smaller matrices read them where they are.
 _SMALL = 16
-_FEW_ROWS = 32
+_FEW_ROWS = 6
 
 
 @dataclass(frozen=True)
