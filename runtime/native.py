@@ -50,8 +50,8 @@ FIELD_THREADS, FIELD_PAUSES, FIELD_STARTED = 6, 8, 9
 MUTEX, CONDITION = 2 * LINE, 3 * LINE
 """Byte offsets of the mutex and condition variable in `%Pool`."""
 
-FINISHED, PAUSED, UNSTARTED = 0, 1, 2
-"""What `quern_run` returns; UNSTARTED: there are parallel steps, but no workers yet."""
+UNSTARTED = -1
+"""What `quern_run` returns where there are parallel steps, but no workers yet."""
 
 _RUNNER = r"""
 ; One row of the program: function, its arguments, extent, flags (1 parallel, 2 barrier).
@@ -176,14 +176,13 @@ close:
   ret ptr null
 }
 
-; Run the program on from `position` for about `budget` nanoseconds, and say there how far it came.
-; `stamps` is null, or gets the clock at every step's start and at the end.
-define i64 @quern_run(ptr %pool, ptr %steps, i64 %count, ptr %position, ptr %stamps, i64 %budget) {
+; Run the program on from step `first` for about `budget` nanoseconds, and return the next step, or
+; `count`. `stamps` is null, or gets the clock at every step's start and at the end.
+define i64 @quern_run(ptr %pool, ptr %steps, i64 %count, i64 %first, ptr %stamps, i64 %budget) {
 entry:
   %began = call i64 @now()
   %threads.at = getelementptr %Pool, ptr %pool, i64 0, i32 6
   %all = load i64, ptr %threads.at
-  %first = load i64, ptr %position
   %single = icmp slt i64 %all, 2
   br i1 %single, label %prepare, label %scan
 scan:
@@ -200,7 +199,7 @@ assemble:
   %missing = icmp eq i64 %started, 0
   br i1 %missing, label %unstarted, label %prepare
 unstarted:
-  ret i64 2
+  ret i64 -1
 
 prepare:
   ; The team: everybody, or thread 0 alone where no step is parallel.
@@ -267,10 +266,8 @@ finish:
   call void @write_stamp(ptr %stamps, i64 %count)
   br label %return
 return:
-  %status = phi i64 [ 1, %pause ], [ 0, %finish ]
-  store i64 %index, ptr %position
   call void @float_mode_set(i64 %mode)
-  ret i64 %status
+  ret i64 %index
 }
 
 define internal void @write_stamp(ptr %stamps, i64 %index) {
@@ -365,7 +362,7 @@ class Native:
     """The runner's entry points.
 
     Attributes:
-        run: (pool, steps, count, position, stamps, budget) -> status.
+        run: (pool, steps, count, first, stamps, budget) -> next step, or UNSTARTED.
         close: (pool) -> None.
         worker: address of the workers' start routine.
         code: what keeps the machine code in memory.
@@ -383,7 +380,7 @@ def native() -> Native:
     objects = compile_all({"runner": runner_ir()}, Target.host(), ObjectCache(), workers=1).objects
     code = jit.load([objects["runner"]])
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    run = ctypes.CFUNCTYPE(integer, pointer, pointer, integer, pointer, pointer, integer)
+    run = ctypes.CFUNCTYPE(integer, pointer, pointer, integer, integer, pointer, integer)
     close = ctypes.CFUNCTYPE(None, pointer)
     return Native(
         run=run(code.address("quern_run")),

@@ -31,7 +31,6 @@ from .native import (
     FIELD_PAUSES,
     FIELD_STARTED,
     FIELD_THREADS,
-    FINISHED,
     LINE,
     MUTEX,
     POOL_BYTES,
@@ -104,17 +103,17 @@ class Runner:
             count: number of its steps.
             stamps: address of the timestamps, or 0.
         """
-        # The next step. The run's own, so that another program can run during a pause.
-        position = ctypes.c_int64(0)
-        program = steps, count, ctypes.addressof(position), stamps
+        first = 0  # the run's own, so that another program can run during a pause
         with self._lock:
             while True:
                 team = self._team
-                status = native().run(team.address, *program, self.slice_ns)
-                if status == FINISHED:
+                reached = native().run(team.address, steps, count, first, stamps, self.slice_ns)
+                if reached == count:
                     return
-                if status == UNSTARTED:
+                if reached == UNSTARTED:
                     self._start()
+                else:
+                    first = reached
 
     def _start(self) -> None:
         team = _Team(self.threads)
