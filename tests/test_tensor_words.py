@@ -135,6 +135,14 @@ WORDS = [
     word("diff", lambda x, n, dim: np.diff(x, n, dim), X, n=2, dim=0),
     word("kthvalue", lambda x, k: (np.sort(x)[:, k - 1], np.argsort(x)[:, k - 1]), X, 2),
     word("median", lambda x, dim: (np.sort(x)[:, 1], np.argsort(x)[:, 1]), X, dim=1),
+    word("median", lambda x: np.median(ODD), ODD, slope=False),
+    word(
+        "median",
+        lambda x, dim: (ODD[[5, 4]], [0, 1]),
+        ODD[[[5, 6, 2], [1, 4, 5]]],
+        dim=1,
+        slope=False,
+    ),
     word("msort", lambda x: np.sort(x, 0), X),
     word("quantile", np.quantile, X, 0.3),
     word("quantile", lambda x, q, dim: np.quantile(x, q, dim), X, [0.1, 0.5, 1.0], dim=1),
@@ -168,6 +176,7 @@ WORDS = [
     word("histc", bins, X, 5, -1.5, 1.5, slope=False),
     word("histc", lambda x, bins: np.histogram(x, 4)[0], X, bins=4, slope=False),
     word("searchsorted", np.searchsorted, np.float32([1, 2, 2, 3]), np.float32([[0, 2], [3, 4]])),
+    word("searchsorted", np.searchsorted, np.float32([1, 2]), np.float32([np.inf, np.nan])),
     word(
         "searchsorted",
         lambda a, v, right: np.stack(
@@ -190,7 +199,9 @@ WORDS = [
     word("var_mean", lambda x, dim: (x.var(dim, ddof=1), x.mean(dim)), X, dim=1),
     word("cov", np.cov, X),
     word("cov", lambda x, correction: np.cov(x, ddof=correction), V, correction=0),
+    word("cov", np.cov, X[:1]),
     word("corrcoef", np.corrcoef, X, slope=False),
+    word("corrcoef", np.corrcoef, X[:1], slope=False),
     # products
     word(
         "addmm",
@@ -219,6 +230,7 @@ WORDS = [
     word("tensordot", lambda a, b, dims: np.tensordot(a, b, 1), BATCH, SQUARE, dims=1),
     word("cross", lambda a, b, dim: np.cross(a, b), SQUARE[:, :3], SQUARE[:, 1:], dim=-1),
     word("cross", lambda a, b, dim: np.cross(a, b, axis=0), X, Y, dim=0),
+    word("cross", lambda a, b: np.cross(a, b, axis=0), SQUARE[:3, :3], SQUARE[1:, 1:]),
     word("matrix_power", np.linalg.matrix_power, SQUARE, 5),
     word("matrix_power", np.linalg.matrix_power, SQUARE, 0, slope=False),
     word("vdot", np.vdot, V, W),
@@ -252,6 +264,7 @@ WORDS = [
     word("take_along_dim", lambda x, i, dim: np.take_along_axis(x, i, dim), X, K[:, :2] % 4, dim=1),
     word("take_along_dim", lambda x, i: np.take(x, i), X, np.array([3, 11])),
     word("index_fill", lambda x, d, i, v: places(i, v), X, 1, np.array([3, 0]), 7.0),
+    word("index_fill", lambda x, d, i, v: np.arange(4) < 2, V.max() < V, 0, np.arange(2), True),
     word("index_copy", lambda x, d, i, s: places(i, s), X, 1, np.array([3, 0]), Y[:, :2]),
     word("select_scatter", lambda x, s, dim, index: places(2, s), X, V[:3], dim=1, index=2),
     word(
@@ -283,6 +296,22 @@ WORDS = [
             ("mean", np.mean),
             ("amax", max),
             ("amin", min),
+        )
+    ),
+    *(
+        word(
+            "scatter_reduce",
+            lambda x, d, i, s, r, f=f: joined(x, d, i, s, f),
+            x,
+            1,
+            K % 3,
+            updates,
+            "mean",
+            slope=False,
+        )
+        for x, updates, f in (
+            (np.where(np.arange(4) < 3, X, np.float32(np.inf)), Y, np.mean),
+            (K, K[::-1] - 4, lambda values: sum(values) // len(values)),
         )
     ),
     # several tensors
@@ -358,6 +387,7 @@ def test_each_is_pytorchs(case: Word) -> None:
     others = {"chain_matmul": lambda *ts: torch.linalg.multi_dot(ts)}
     others["quantile"] = lambda x, q, **options: torch.quantile(x, torch.tensor(q), **options)
     others["allclose"] = lambda a, b: torch.tensor(torch.allclose(a, b))
+    others["cross"] = lambda a, b, dim=0: torch.cross(a, b, dim=dim)  # warns without a dim
     theirs = others.get(case.name) or getattr(torch, case.name)
     expected = flat(tuple_of(call(theirs, case.given, there, case.options)))
     ours = getattr(qn, case.name)

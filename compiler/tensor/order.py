@@ -165,7 +165,8 @@ def histc(self: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tens
 
 
 def searchsorted(self: Tensor, values: Tensor, right: bool = False) -> Tensor:
-    """Where values would be put among sorted numbers (int64): before equal ones, or after them.
+    """Where values would be put among sorted numbers (int64): before equal ones, or after them; NaN
+    behind all.
 
     Arguments:
         self: sorted (N,), or (…, N) with the leading extents of the values.
@@ -177,7 +178,7 @@ def searchsorted(self: Tensor, values: Tensor, right: bool = False) -> Tensor:
         raise ShapeError(f"{values.type} is looked up in {self.type}: leading extents differ")
     each = values.unsqueeze(-1)
     before = rows <= each if right else rows < each
-    return before.cast(DType.INT64).sum(-1)
+    return (before | each.isnan() if each.dtype.is_float else before).sum(-1)
 
 
 def bucketize(self: Tensor, boundaries: Places, right: bool = False) -> Tensor:
@@ -210,7 +211,7 @@ def cov(self: Tensor, *, correction: int = 1) -> Tensor:
     x = self.reshape((-1, self.shape[-1])) if self.rank else self.reshape(1, 1)
     centred = x - x.mean(1, keepdims=True)
     found = centred @ centred.t() / max(x.shape[1] - correction, 0)
-    return found if self.rank > 1 else found.reshape(())
+    return found if found.shape[0] > 1 else found.reshape(())
 
 
 def corrcoef(self: Tensor) -> Tensor:

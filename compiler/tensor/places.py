@@ -14,6 +14,7 @@ from ..ops.scatter import ScatterElements, ScatterMode
 from ..types import DType, Shape, normalize_axis
 from . import shape
 from .indexing import Places
+from .pointwise import choose
 from .promotion import Scalar, as_tensor
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def index_fill(self: Tensor, dim: int, index: Places, value: Scalar) -> Tensor:
     index = as_tensor(index, self).reshape(-1)
     index = (index < 0).where(index + self.shape[axis], index)
     hit = own.unsqueeze(1).equal(index).any(1)
-    return hit.reshape((-1, *(1,) * (self.rank - 1 - axis))).where(self.constant(value), self)
+    hit = hit.reshape((-1, *(1,) * (self.rank - 1 - axis)))
+    return choose(hit, self.constant(value), self)
 
 
 def index_copy(self: Tensor, dim: int, index: Places, source: Tensor) -> Tensor:
@@ -163,18 +165,19 @@ def scatter_reduce(
         return apply(ScatterElements(axis, mode), x, index, updates)
 
     if reduce == "mean":
-        ones, zeros = src.constant(1).broadcast_to(index.shape), self * 0
-        count = joined(ScatterMode.ADD, zeros + 1 if include_self else zeros, ones)
+        ones = src.constant(1).broadcast_to(index.shape)
+        own = self.constant(int(include_self)).broadcast_to(self.shape)
+        count = joined(ScatterMode.ADD, own, ones).maximum(1)
         total = scatter_reduce(self, axis, index, src, "sum", include_self=include_self)
-        return total / count.maximum(1)
+        return total / count if self.dtype.is_float else total // count
     if reduce not in _REDUCTIONS:
         known = ", ".join((*_REDUCTIONS, "mean"))
         raise UsageError(f"scatter_reduce knows {known}, not {reduce!r}")
     start = self
     if not include_self:
-        neutral = {"sum": 0.0, "prod": 1.0}
-        first = src.constant(neutral.get(reduce, 0)).broadcast_to(index.shape)
-        first = first if reduce in neutral else src
+        # Sums and products begin with what changes nothing, extrema with one of their elements.
+        neutral = {"sum": 0, "prod": 1}
+        first = src.constant(neutral[reduce]).broadcast_to(src.shape) if reduce in neutral else src
         start = joined(ScatterMode.NONE, self, first)
     return joined(_REDUCTIONS[reduce], start, src)
 

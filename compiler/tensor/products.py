@@ -92,11 +92,13 @@ def kron(self: Tensor, other: Tensor) -> Tensor:
     return whole.reshape(tuple(n * m for n, m in pairs))
 
 
-def cross(self: Tensor, other: Tensor, dim: int = -1) -> Tensor:
-    """The vector product along an axis of extent 3."""
-    axis = normalize_axis(dim, self.rank)
-    if self.shape[axis] != 3:
-        raise ShapeError(f"cross takes vectors of 3 along axis {axis}, got {self.type}")
+def cross(self: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
+    """The vector product along an axis of extent 3, the first such axis by default."""
+    if dim is None:
+        dim = self.shape.index(3) - self.rank if 3 in self.shape else -1
+    for x in (self, other):
+        if x.shape[normalize_axis(dim, x.rank)] != 3:
+            raise ShapeError(f"cross takes vectors of 3 along axis {dim}, got {x.type}")
     turned = other.roll(-1, dim), other.roll(-2, dim)
     return self.roll(-1, dim) * turned[1] - self.roll(-2, dim) * turned[0]
 

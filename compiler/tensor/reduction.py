@@ -18,7 +18,7 @@ from ..ops.cumulative import CumProd, CumSum
 from ..ops.indexing import ArgExtremum, ArgMax, ArgMin
 from ..ops.topk import TopK
 from ..types import DType, Shape, normalize_axes, normalize_axis
-from .pointwise import truth
+from .pointwise import choose, truth
 from .promotion import as_float
 
 if TYPE_CHECKING:
@@ -314,12 +314,17 @@ def median(self: Tensor, dim: int, keepdim: bool = False) -> Found: ...
 
 def median(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Found:
     """The middle one of all elements, the lower one of two; or, along an axis, the middle ones and
-    where they are.
+    where they are. NaN is the median of what it is in.
     """
     if dim is None:
-        flat = self.reshape(-1)
-        return topk(flat, (flat.size(0) + 1) // 2, 0, largest=False).values[-1]
-    return self.kthvalue((self.size(dim) + 1) // 2, dim, keepdim)
+        return median(self.reshape(-1), 0).values
+    count = self.size(dim)
+    middle = self.kthvalue((count + 1) // 2, dim, keepdim)
+    if not self.dtype.is_float:
+        return middle
+    last = self.kthvalue(count, dim, keepdim)  # NaN, where there is one
+    unknown = last.values.isnan()
+    return Found(*(choose(unknown, a, b) for a, b in zip(last, middle, strict=True)))
 
 
 def var_mean(
