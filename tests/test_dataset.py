@@ -56,6 +56,7 @@ def test_a_dataset_cannot_be_changed_and_leaves_the_arrays_of_the_caller_alone()
         (lambda: from_arrays(np.zeros((3, 2)), [0, 1]), r"found 3 in inputs and 2 in targets"),
         (lambda: from_arrays({"a": np.zeros((3, 2))}, [0, 1]), r"found 3 in input 'a' and 2"),
         (lambda: from_arrays({}, [0, 1]), r"at least one input array, found none"),
+        (lambda: from_arrays([1, 2], {"y": [0, 1]}, ["a", "b"]), r"2 classes needs integer labels"),
         (lambda: from_arrays(["a", "b"], [0, 1]), r"expected numbers in inputs, found <U1"),
         (lambda: from_arrays([[1], [2, 3]], [0, 1]), r"inputs: expected an array of numbers"),
         (lambda: from_arrays(3.0, [0]), r"expected rows in inputs, found a single number"),

@@ -183,6 +183,14 @@ def test_several_parameters_are_pruned_together() -> None:
     assert np.count_nonzero(net[1].weight) == 10
     prune.identity(net[0], "bias")
     np.testing.assert_array_equal(net[0].bias_mask, np.ones(5))
+    with pytest.raises(UsageError, match="prunes no parameters together"):
+        prune.global_unstructured(listed, prune.ln_structured, amount=0.5)
+
+
+def test_a_mask_of_another_kind_is_no_pruning() -> None:
+    layer = nn.Linear(4, 5)
+    layer.register_buffer("attention_mask", np.ones(3))
+    assert not prune.is_pruned(layer)
 
 
 def test_pruning_is_pytorchs() -> None:

@@ -138,6 +138,22 @@ class TestMetrics:
             want = reference.top_k_accuracy_score(truth, logits, k=k, labels=range(8))
             assert found[name] == pytest.approx(want)
 
+    def test_what_is_no_number_is_not_right(self) -> None:
+        logits = np.eye(8, dtype=np.float32)
+        logits[4:] = np.nan
+        assert measured(logits, np.arange(8), "top_3_accuracy")["top_3_accuracy"] == pytest.approx(
+            0.5
+        )
+
+    def test_a_loss_and_a_metric_may_have_one_name(self) -> None:
+        rng = np.random.default_rng(6)
+        logits, truth = rng.normal(size=(30, 4)).astype(np.float32), rng.integers(0, 4, 30)
+        own = qn.Trainer(
+            Fixed(), loss={"f1": F.cross_entropy}, optimizer=optim.SGD(0.0), metrics=["f1"]
+        )
+        want = reference.f1_score(truth, logits.argmax(1), average="macro")
+        assert own.evaluate((logits, truth))["f1"] == pytest.approx(want)
+
     def test_of_values(self) -> None:
         rng = np.random.default_rng(2)
         outputs, targets = rng.normal(size=(2, 20, 3)).astype(np.float32)

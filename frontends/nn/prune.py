@@ -6,7 +6,7 @@ The parameter `weight` becomes `weight_orig`, the buffer `weight_mask` has 0 whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -36,7 +36,11 @@ class _Pruned:
 
 def is_pruned(module: Module) -> bool:
     """Whether parameters of a module, or of those in it, are pruned."""
-    return any(name.endswith("_mask") for m in module.modules() for name in m._buffers)
+    return any(
+        name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in m._parameters
+        for m in module.modules()
+        for name in m._buffers
+    )
 
 
 def custom_from_mask(module: Module, name: str, mask: object) -> Module:
@@ -111,11 +115,19 @@ def global_unstructured(
         pruning_method: `l1_unstructured` or `random_unstructured`, or PyTorch's names of classes,
             `L1Unstructured` and `RandomUnstructured`.
         amount: a share of the elements that are left, or how many.
+
+    Raises:
+        UsageError: it is another method, or so much cannot be pruned.
     """
+    scores: Mapping[object, Scores] = {l1_unstructured: np.abs, random_unstructured: _chance}
+    if pruning_method not in scores:
+        raise UsageError(
+            f"{pruning_method!r} prunes no parameters together; give l1_unstructured or "
+            "random_unstructured of this module"
+        )
     listed = list(parameters)
     wholes = [(_original(m, name), _mask(m, name)) for m, name in listed]
-    scores = np.abs if pruning_method is l1_unstructured else _chance
-    flat = np.concatenate([scores(w.data).reshape(-1) for w, _ in wholes])
+    flat = np.concatenate([scores[pruning_method](w.data).reshape(-1) for w, _ in wholes])
     kept = _kept(flat, np.concatenate([mask.reshape(-1) for _, mask in wholes]), amount)
     ends = np.cumsum([mask.size for _, mask in wholes])[:-1]
     for (module, name), part in zip(listed, np.split(kept, ends), strict=True):

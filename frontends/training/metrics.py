@@ -92,8 +92,9 @@ def _right(outputs: Any, target: Tensor, top: int = 1) -> Tensor:
     if top == 1:
         right = argmax(logits, 1).equal(truth)
     else:
-        larger = logits > logits.gather(1, truth.unsqueeze(1))
-        right = larger.cast(DType.FLOAT32).sum(1) < float(top)
+        # NaN is no answer: nothing may be called smaller than it.
+        behind = (logits <= logits.gather(1, truth.unsqueeze(1))).logical_not()
+        right = behind.sum(1) < top
     right = right.cast(DType.FLOAT32) * known
     return stack([right.sum(), known.sum()]) / float(logits.shape[0])
 

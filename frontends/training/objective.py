@@ -72,7 +72,7 @@ class Objective:
 
     def value(self, name: str, mean: Array) -> float:
         """A value of `measure`, from the mean over rows of what it follows from."""
-        if name == "loss" or name in self.losses:
+        if name == "loss" or (len(self.losses) > 1 and name in self.losses):
             return float(mean)
         found = METRICS["accuracy"] if self.metrics is None else self.metrics[name]
         return found.value(mean)

@@ -232,7 +232,8 @@ def from_arrays(
 
     Integer targets (N,) are class labels: they become int64, and the class count is the number of
     `class_names` or else the largest label plus one. Arrays are not copied unless their byte order
-    is foreign. Raises DataError as `Dataset` does, and for negative labels other than -100.
+    is foreign. Raises DataError as `Dataset` does, for negative labels other than -100, and for
+    `class_names` of several targets.
     """
     if isinstance(inputs, Mapping):
         arrays: Inputs = {
@@ -240,21 +241,18 @@ def from_arrays(
         }
     else:
         arrays = _array(inputs, f"{name}: inputs")
+    names = None if class_names is None else tuple(class_names)
     if isinstance(targets, Mapping):
         goals = {k: _whole(_array(v, f"{name}: target '{k}'")) for k, v in targets.items()}
-        return Dataset(arrays, goals, name=name)
+        return Dataset(arrays, goals, None, names, name)
     if isinstance(targets, tuple) and targets and all(np.ndim(t) and _is_array(t) for t in targets):
         several = (_array(t, f"{name}: target {k}") for k, t in enumerate(targets))
-        return Dataset(arrays, tuple(map(_whole, several)), name=name)
+        return Dataset(arrays, tuple(map(_whole, several)), None, names, name)
     goal = _array(targets, f"{name}: targets")
     if not _are_labels(goal):
-        return Dataset(arrays, goal, None, tuple(class_names) if class_names else None, name)
-    if class_names is not None:
-        class_count = len(class_names)
-    else:
-        class_count = max(int(goal.max(initial=0)), 0) + 1
+        return Dataset(arrays, goal, None, names, name)
+    class_count = max(int(goal.max(initial=0)), 0) + 1 if names is None else len(names)
     check_labels(goal, class_count, name, IGNORED)
-    names = None if class_names is None else tuple(class_names)
     return Dataset(arrays, goal.astype(np.int64), class_count, names, name)
 
 
