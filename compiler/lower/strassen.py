@@ -108,6 +108,7 @@ class Strassen(Anchored):
             self.binding.inputs[weight],
             self.binding.local("products", results, self.dtype, Space.STACK),
             block,
+            unrolled=False,
         )
 
     def lower(self) -> Lowered:
@@ -236,7 +237,8 @@ def lower_strassen_weight(graph: Graph, group: Group, target: Target) -> Lowered
         inside += tuple(
             ir.Store(sums, (first, ir.index(i), channel, lane), u) for i, u in enumerate(us)
         )
-        inside = (ir.For(lane, span.length, inside, LoopKind.VECTOR, panel),)
+        # Lane by lane: a vector of rows would be many times the code, and hardly faster.
+        inside = (ir.For(lane, span.length, inside),)
         if fill := panel - span.length:
             zero = ir.Store(
                 sums, (first, place, channel, lane + span.length), ir.Const(0.0, sums.dtype)

@@ -31,6 +31,8 @@ class Products:
         weight: transformed, (panel, place, C, column).
         results: (tile, place, column).
         block: channels in a block of the inputs.
+        unrolled: whether the steps of a block of channels are written out. That is several times
+            the code; it pays where the weights of many places come from far.
     """
 
     binding: Binding
@@ -38,6 +40,7 @@ class Products:
     weight: Buffer
     results: Buffer
     block: int
+    unrolled: bool = True
 
     def at(self, channel: Expr, tile: Expr, lane: Expr) -> Expr:
         """Where a tile is in a row of the inputs."""
@@ -146,7 +149,8 @@ class Products:
             for i in range(share)
             for column in range(0, self.columns.width, _LINE // self.columns.dtype.size)
         )
-        return (*ahead, ir.For(inner, self.block, step, LoopKind.UNROLLED))
+        kind = LoopKind.UNROLLED if self.unrolled else LoopKind.SERIAL
+        return (*ahead, ir.For(inner, self.block, step, kind))
 
     def _keep(
         self, tile: Buffer, place: Expr, first: Expr, row: ir.Var, lane: ir.Var, more: bool
