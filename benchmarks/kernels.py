@@ -129,8 +129,8 @@ class Quern:
                 beside.append(float(each[self._kinds == _REWRITE].sum()))
         self.beside = float(np.median(beside))
         if self._mixing is not None:
-            runs, nbytes = self._mixing
-            self._rates += [nbytes / t for t in common.turn(lambda: runs.seconds(1), seconds / 3)]
+            mixing, nbytes = self._mixing
+            self._rates += [nbytes / t for t in common.turn(lambda: mixing.seconds(1), seconds / 3)]
         return found
 
     @property
@@ -185,7 +185,7 @@ def measure(case: Case, workers: Mapping[str, Worker], options: argparse.Namespa
         except Failed as reason:
             note(f"{case.name}: {worker.name} failed: {reason}")
     first = options.threads[0]
-    pair = [workers[f"{side} {first}"] for side in ("quern", "torch")]
+    pair = [workers.get(f"{side} {first}") for side in ("quern", "torch")]
     error = None
     if case.compared and all(w in ready for w in pair):
         try:

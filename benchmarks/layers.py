@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -167,6 +167,7 @@ def _format(torch: Any, like: Any) -> Any:
 # -- kernels that move memory ---------------------------------------------------------------------
 
 _IMAGE = (16, 64, 112, 112)
+_IMAGE_BYTES = 4 * math.prod(_IMAGE)
 _WEIGHTS = (4096, 6144)  # 25 million: ResNet-50
 
 
@@ -203,102 +204,122 @@ def _backward(torch: Any, function: Callable[..., Any], *given: Any) -> Callable
     return run
 
 
-def memory_bound() -> list[Case]:
-    """Pools, batch norm in training, softmax, ReLU, and the updates of optimizers."""
+def _moving(
+    name: str,
+    ours: Callable[[], qn.Graph],
+    theirs: Callable[..., Callable[[], Any]],
+    shapes: Sequence[tuple[int, ...]],
+    unit: int,
+    mix: tuple[int, int] = (1, 1),
+    compared: bool = True,
+) -> Case:
+    """A case that moves memory: as many times `unit` bytes as its mix adds up to."""
+    inputs = {f"x{i}": s for i, s in enumerate(shapes)}
+    return Case(name, ours, theirs, inputs, nbytes=sum(mix) * unit, mix=mix, compared=compared)
+
+
+def _pools() -> list[Case]:
     n, c, h, w = _IMAGE
-    size = 4 * n * c * h * w
-    half = (n, c, h // 2, w // 2)
-    one, two = ((1, 1), (1, 1)), ((0, 0), (0, 0))
+    half, quarter = (n, c, h // 2, w // 2), _IMAGE_BYTES // 4
+    one, none = ((1, 1), (1, 1)), ((0, 0), (0, 0))
     maximum = pool.MaxPool((3, 3), (2, 2), one, (1, 1))
-    average = pool.AvgPool((2, 2), (2, 2), two)
-    blocks = (n, c // _BLOCK, h, w, _BLOCK)
+    average = pool.AvgPool((2, 2), (2, 2), none)
     in_blocks = pool.MaxPool((3, 3, 1), (2, 2, 1), (*one, (0, 0)), (1, 1, 1))
-    rows = (4096, 1000)
-    bn = norm.BatchNorm()
-    channels = ((c,),) * 4
+    blocks = (n * c // _BLOCK, 1, h, w, _BLOCK)
 
-    def named(*shapes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        return {f"x{i}": s for i, s in enumerate(shapes)}
+    def torch_max(torch: Any, x: Any) -> Any:
+        return torch.nn.functional.max_pool2d(x, 3, 2, 1)
 
-    def torch_max(torch: Any, x: Any) -> Callable[[], Any]:
-        return lambda: torch.nn.functional.max_pool2d(x, 3, 2, 1)
+    def torch_channels_last(torch: Any, x: Any) -> Callable[[], Any]:
+        x = x.reshape(n, c // _BLOCK, h, w, _BLOCK).permute(0, 1, 4, 2, 3).reshape(_IMAGE)
+        return partial(torch_max, torch, x.contiguous(memory_format=torch.channels_last))
+
+    return [
+        _moving(
+            "pool max 3x3/2",
+            lambda: _graph_of(maximum, _IMAGE),
+            lambda torch, x: partial(torch_max, torch, x),
+            [_IMAGE],
+            quarter,
+            (4, 1),
+        ),
+        _moving(
+            f"pool max 3x3/2, blocks of {_BLOCK}",
+            lambda: _graph_of(in_blocks, blocks),
+            torch_channels_last,
+            [blocks],
+            quarter,
+            (4, 1),
+            compared=False,
+        ),
+        _moving(
+            "pool max 3x3/2, both passes",
+            lambda: _gradient(maximum, _IMAGE, half),
+            lambda torch, *given: _backward(torch, partial(torch_max, torch), *given),
+            [_IMAGE, half],
+            quarter,
+            (5, 4),
+        ),
+        _moving(
+            "pool avg 2x2/2",
+            lambda: _graph_of(average, _IMAGE),
+            lambda torch, x: lambda: torch.nn.functional.avg_pool2d(x, 2),
+            [_IMAGE],
+            quarter,
+            (4, 1),
+        ),
+    ]
+
+
+def _norms() -> list[Case]:
+    shapes = [_IMAGE, *[(_IMAGE[1],)] * 4]
 
     def torch_norm(torch: Any) -> Callable[..., Any]:
         f = torch.nn.functional.batch_norm
         return lambda x, weight, bias, mean, var: f(x, mean, var, weight, bias, True)
 
     return [
-        Case(
-            "pool max 3x3/2",
-            lambda: _graph_of(maximum, _IMAGE),
-            torch_max,
-            named(_IMAGE),
-            nbytes=size * 5 // 4,
-            mix=(4, 1),
-        ),
-        Case(
-            f"pool max 3x3/2, blocks of {_BLOCK}",
-            lambda: _graph_of(in_blocks, (n * c // _BLOCK, 1, h, w, _BLOCK)),
-            lambda torch, x: torch_max(
-                torch,
-                x.reshape(blocks)
-                .permute(0, 1, 4, 2, 3)
-                .reshape(_IMAGE)
-                .contiguous(memory_format=torch.channels_last),
-            ),
-            {"x0": (n * c // _BLOCK, 1, h, w, _BLOCK)},
-            nbytes=size * 5 // 4,
-            mix=(4, 1),
-            compared=False,
-        ),
-        Case(
-            "pool max 3x3/2, both passes",
-            lambda: _gradient(maximum, _IMAGE, half),
-            lambda torch, *given: _backward(
-                torch, lambda x: torch.nn.functional.max_pool2d(x, 3, 2, 1), *given
-            ),
-            named(_IMAGE, half),
-            nbytes=size * 2 + size // 4,
-            mix=(5, 4),
-        ),
-        Case(
-            "pool avg 2x2/2",
-            lambda: _graph_of(average, _IMAGE),
-            lambda torch, x: lambda: torch.nn.functional.avg_pool2d(x, 2),
-            named(_IMAGE),
-            nbytes=size * 5 // 4,
-            mix=(4, 1),
-        ),
-        Case(
+        _moving(
             "batch norm training, forward",
-            lambda: _graph_of(bn, _IMAGE, *channels),
+            lambda: _graph_of(norm.BatchNorm(), *shapes),
             lambda torch, *given: lambda: torch_norm(torch)(*given),
-            named(_IMAGE, *channels),
-            nbytes=3 * size,
-            mix=(2, 1),
+            shapes,
+            _IMAGE_BYTES,
+            (2, 1),
         ),
-        Case(
+        _moving(
             "batch norm training, both passes",
-            lambda: _gradient(bn, _IMAGE, *channels, _IMAGE),
+            lambda: _gradient(norm.BatchNorm(), *shapes, _IMAGE),
             lambda torch, *given: _backward(torch, torch_norm(torch), *given),
-            named(_IMAGE, *channels, _IMAGE),
-            nbytes=6 * size,
-            mix=(5, 1),
+            [*shapes, _IMAGE],
+            _IMAGE_BYTES,
+            (5, 1),
         ),
-        Case(
+    ]
+
+
+def _activations() -> list[Case]:
+    rows = (4096, 1000)
+    return [
+        _moving(
             "softmax 4096x1000",
             lambda: _graph_of(Softmax(1), rows),
             lambda torch, x: lambda: torch.softmax(x, 1),
-            named(rows),
-            nbytes=8 * rows[0] * rows[1],
+            [rows],
+            4 * math.prod(rows),
         ),
-        Case(
+        _moving(
             "relu",
             lambda: _graph_of(Relu(), _IMAGE),
             lambda torch, x: lambda: torch.relu(x),
-            named(_IMAGE),
-            nbytes=2 * size,
+            [_IMAGE],
+            _IMAGE_BYTES,
         ),
+    ]
+
+
+def _updates() -> list[Case]:
+    return [
         _update("sgd momentum", qn.optim.SGD(lr=1e-3, momentum=0.9), "SGD", (3, 2), momentum=0.9),
         _update("adam", qn.optim.Adam(lr=1e-3), "Adam", (4, 3)),
     ]
@@ -324,10 +345,15 @@ def _update(name: str, optimizer: Any, theirs: str, mix: tuple[int, int], **opti
         graph,
         torch_update,
         {"gradient": _WEIGHTS},
-        nbytes=sum(mix) * 4 * _WEIGHTS[0] * _WEIGHTS[1],
+        nbytes=sum(mix) * 4 * math.prod(_WEIGHTS),
         mix=mix,
         compared=False,
     )
+
+
+def memory_bound() -> list[Case]:
+    """Pools, batch norm in training, softmax, ReLU, and the updates of optimizers."""
+    return [*_pools(), *_norms(), *_activations(), *_updates()]
 
 
 def cases() -> list[Case]:
