@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ import numpy as np
 from ..compiler.errors import CompileError, InputError
 from ..compiler.llvm.jit import load
 from ..compiler.report import Report
-from ..compiler.types import Array, Shape, TensorType
+from ..compiler.types import Array, TensorType
 from .image import Image, StoredGraph
 from .memory import Memory, memory_of
-from .program import Program, Slot, SlotKind
-from .tables import Places, Tables
+from .program import Program, SlotKind
+from .tables import Tables
 from .threads import address, get_runner
 
 if TYPE_CHECKING:
@@ -200,46 +200,38 @@ class Executable:
                 f"{self.program.name} was compiled for {self.image.target.cpu}, this machine has "
                 f"no {', '.join(self._missing)}; compile it for this machine"
             )
-        arrays = [
-            x if _is_usable(x, shape, dtype) else self._fitting(name, x)
-            for x, (name, shape, dtype) in zip(given, self._wanted, strict=True)
-        ]
-        results = [_empty(*form) for form in self._forms]
-        arrays += results
-        with self._lock:
-            for number, offset, places in self._pointed:
-                places.put(address(arrays[number]) + offset)
-            self._run(timestamps)
-            for source, target in self._copies:
-                raw = arrays[source] if isinstance(source, int) else source
-                results[target][...] = raw.reshape(results[target].shape)
+        results = [empty() for empty in self._results]
+        if not self._ran((*given, *results), timestamps):
+            pairs = zip(self._inputs, given, strict=True)
+            fitting = [self._fitting(name, x) for name, x in pairs]
+            ran = self._ran((*fitting, *results), timestamps)
+            assert ran
         return results
 
-    def _run(self, timestamps: np.ndarray[Any, Any] | None) -> None:
-        """Runs all rows. Iterations of a step count together, as if they followed each other."""
-        if timestamps is None:
-            self._runner.run_at(*self._rows)
-            return
-        rows = self._tables.rows
-        if not self.program.loops:
-            self._runner.run(rows, timestamps)
-            return
-        stamps = np.zeros(len(rows) + 1, np.int64)
-        self._runner.run(rows, stamps)
+    def _ran(self, arrays: tuple[Any, ...], timestamps: np.ndarray[Any, Any] | None) -> bool:
+        """Runs the network with these inputs and outputs; False if they are not as it wants them.
+
+        Iterations of a step count together, as if they followed each other.
+        """
+        with self._lock:
+            if not self._tables.point(arrays):
+                return False
+            if timestamps is None:
+                self._runner.run_at(*self._rows)
+                return True
+            rows, steps = self._tables.rows, self._tables.steps
+            stamps = np.zeros(len(rows) + 1, np.int64)
+            self._runner.run(rows, stamps)
         spent = np.zeros(len(timestamps) - 1, np.int64)
-        np.add.at(spent, self._tables.steps, np.diff(stamps))
+        np.add.at(spent, steps, np.diff(stamps[: len(steps) + 1]))
         timestamps[0] = stamps[0]
         timestamps[1:] = stamps[0] + np.cumsum(spent)
+        return True
 
     @cached_property
-    def _wanted(self) -> list[tuple[str, Shape, np.dtype[Any]]]:
-        """Name, shape and dtype of each input."""
-        return [(name, t.shape, t.dtype.numpy) for name, t in self._inputs.items()]
-
-    @cached_property
-    def _forms(self) -> list[tuple[Shape, np.dtype[Any], int]]:
-        """Shape, dtype and bytes of each output."""
-        return [(t.shape, t.dtype.numpy, t.nbytes) for _, t in self.program.outputs]
+    def _results(self) -> list[Callable[[], Array]]:
+        """What gives memory for each output."""
+        return [_memory_for(type) for _, type in self.program.outputs]
 
     def _fitting(self, name: str, given: Any) -> Array:
         """What kernels can use of what was given."""
@@ -252,7 +244,8 @@ class Executable:
                 f"input {name} of {self.program.name} is {type}, "
                 f"got {array.dtype}[{', '.join(map(str, array.shape))}]"
             )
-        contiguous = np.ascontiguousarray(array)
+        # Viewed, as a dtype may be another object of the same meaning.
+        contiguous = np.asarray(array, order="C").view(type.dtype.numpy)
         return contiguous if contiguous.flags.aligned else contiguous.copy()
 
     def _as_array(self, name: str, type: TensorType, given: Any) -> Array:
@@ -350,15 +343,6 @@ class Executable:
         """Tells kernels where the memory is that stays where it is."""
         self._tables = Tables(self.program, self._library.address)
         self._rows = address(self._tables.rows), len(self._tables.rows)
-        outside = {
-            **{(SlotKind.INPUT, name): i for i, name in enumerate(self._inputs)},
-            **{
-                (SlotKind.OUTPUT, name): len(self._inputs) + i
-                for i, (name, _) in enumerate(self.program.outputs)
-            },
-        }
-        # What each run has to point at: numbers of inputs, then of outputs, and bytes from there.
-        self._pointed: list[tuple[int, int, Places]] = []
         base = address(self._arena)
         for slot, places in zip(self.program.slots, self._tables.slots, strict=True):
             if slot.kind is SlotKind.ARENA:
@@ -367,22 +351,6 @@ class Executable:
                 places.put(address(self.state[slot.name]))
             elif slot.kind is SlotKind.CONSTANT:
                 places.put(address(self._constants[slot.name]))
-            else:
-                self._pointed.append((outside[slot.kind, slot.name], slot.offset, places))
-        # What each run has to copy: a number or an array, and the number of the output.
-        names = [name for name, _ in self.program.outputs]
-        self._copies: list[tuple[int | Array, int]] = []
-        for copy in self.program.copies:
-            slot, target = self.program.slots[copy.source], names.index(copy.name)
-            number = outside.get((slot.kind, slot.name))
-            source = self._memory(slot, self._forms[target][1]) if number is None else number
-            self._copies.append((source, target))
-
-    def _memory(self, slot: Slot, dtype: np.dtype[Any]) -> Array:
-        """The contents of a slot that stays where it is."""
-        if slot.kind is SlotKind.ARENA:
-            return self._arena[slot.offset : slot.offset + slot.nbytes].view(dtype)
-        return (self.state if slot.kind is SlotKind.STATE else self._constants)[slot.name]
 
 
 def aligned_empty(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -404,24 +372,17 @@ def _aligned(array: Array) -> Array:
     return array if usable else aligned_copy(array)
 
 
-def _empty(shape: Shape, dtype: np.dtype[Any], nbytes: int) -> Array:
-    """Memory for a value; large ones begin at a cache line."""
+def _memory_for(type: TensorType) -> Callable[[], Array]:
+    """What gives memory for a value; large ones begin at a cache line."""
+    shape, dtype, nbytes = type.shape, type.dtype.numpy, type.nbytes
     if nbytes < _LARGE:
-        return np.empty(shape, dtype)
-    return aligned_empty(nbytes).view(dtype).reshape(shape)
+        return partial(np.empty, shape, dtype)
+    return lambda: aligned_empty(nbytes).view(dtype).reshape(shape)
 
 
 def _is_mapping(given: object) -> bool:
     # Asking for an abstract class takes five times as long as asking for an array.
     return type(given) is not np.ndarray and isinstance(given, Mapping)
-
-
-def _is_usable(given: object, shape: Shape, dtype: np.dtype[Any]) -> bool:
-    """Whether kernels can use what was given as it is."""
-    if type(given) is not np.ndarray or given.shape != shape or given.dtype != dtype:
-        return False
-    flags = given.flags
-    return flags.c_contiguous and flags.aligned
 
 
 def aligned_copy(array: Array) -> Array:

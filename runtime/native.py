@@ -13,7 +13,8 @@ tickets, so nothing is reset between two runs and no wait can mistake an old val
   reached;
 - `release` is thread 0's answer: every thread has arrived at this ticket, go on.
 
-`native_waiting.py` has the waits, `native_sharing.py` how a step is shared out.
+`native_waiting.py` has the waits, `native_sharing.py` how a step is shared out, `native_arrays.py`
+how kernels are told where arrays are.
 
 Pausing. When a run has taken longer than its budget, thread 0 sets `stop` to the run's start
 ticket the next time that all threads have met. They leave before that step, and the native call
@@ -35,6 +36,7 @@ from ..compiler.llvm import jit
 from ..compiler.llvm.cache import ObjectCache
 from ..compiler.llvm.pool import compile_all
 from ..compiler.llvm.target import Target
+from .native_arrays import pointing_ir
 from .native_sharing import SHARING
 from .native_waiting import WAITING
 
@@ -270,6 +272,16 @@ return:
   ret i64 %index
 }
 
+; A step that copies `end` bytes.
+declare ptr @memcpy(ptr, ptr, i64)
+define void @quern_copy(ptr %args, i64 %begin, i64 %end) {
+  %target.at = getelementptr ptr, ptr %args, i64 1
+  %source = load ptr, ptr %args
+  %target = load ptr, ptr %target.at
+  %copied = call ptr @memcpy(ptr %target, ptr %source, i64 %end)
+  ret void
+}
+
 define internal void @write_stamp(ptr %stamps, i64 %index) {
   %unwanted = icmp eq ptr %stamps, null
   br i1 %unwanted, label %done, label %write
@@ -354,7 +366,7 @@ def runner_ir(machine: str = platform.machine(), system: str = sys.platform) -> 
     # The clock of Python's `time.perf_counter_ns`: CLOCK_UPTIME_RAW or CLOCK_MONOTONIC.
     clock = f"@clock_id = internal constant i32 {8 if system == 'darwin' else 1}\n"
     processor = _ARM if machine.lower() in ("arm64", "aarch64") else _X86
-    return clock + processor + _RUNNER + WAITING + SHARING
+    return clock + processor + _RUNNER + WAITING + SHARING + pointing_ir()
 
 
 @dataclass(frozen=True)
@@ -364,12 +376,16 @@ class Native:
     Attributes:
         run: (pool, steps, count, first, stamps, budget) -> next step, or UNSTARTED.
         close: (pool) -> None.
+        point: (tuple of arrays, what is wanted, count, tables) -> how many arrays fit.
+        copy: address of the function of a step that copies as many bytes as its extent.
         worker: address of the workers' start routine.
         code: what keeps the machine code in memory.
     """
 
     run: Callable[[int, int, int, int, int, int], int]
     close: Callable[[int], None]
+    point: Callable[[tuple[object, ...], int, int, int], int]
+    copy: int
     worker: int
     code: jit.Library
 
@@ -382,9 +398,13 @@ def native() -> Native:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     run = ctypes.CFUNCTYPE(integer, pointer, pointer, integer, integer, pointer, integer)
     close = ctypes.CFUNCTYPE(None, pointer)
+    # With Python's lock, so that nobody changes an array meanwhile.
+    point = ctypes.PYFUNCTYPE(integer, ctypes.py_object, pointer, integer, pointer)
     return Native(
         run=run(code.address("quern_run")),
         close=close(code.address("quern_close")),
+        point=point(code.address("quern_point")),
+        copy=code.address("quern_copy"),
         worker=code.address("quern_worker"),
         code=code,
     )

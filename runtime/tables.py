@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .program import Loop, Program, Walk
+from .native import native
+from .program import Loop, Program, SlotKind, Walk
 from .threads import BARRIER, PARALLEL, address
 
 _Numbers = np.ndarray[Any, Any]
@@ -21,11 +23,12 @@ class Tables:
     """The arguments of all kernels of a program, and the rows that run them.
 
     A kernel in a loop has a table for each iteration, and the loop's steps are rows for each.
+    Results that no kernel writes where they are wanted are copied by rows of their own.
 
     Attributes:
         slots: where the address of each slot goes.
         rows: what the runner is given, (rows, 4): function, arguments, extent and flags.
-        steps: which step of the program each row is.
+        steps: which step of the program each row is; rows behind these copy outputs.
     """
 
     def __init__(self, program: Program, function: Callable[[str], int]) -> None:
@@ -42,7 +45,7 @@ class Tables:
             walks |= {(w.kernel, w.argument): w for w in loop.walks}
         sizes = [n * len(call.slots) for n, call in zip(counts, program.kernels, strict=True)]
         starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
-        self._pointers = np.zeros(max(starts[-1], 1), np.uint64)
+        self._pointers = np.zeros(starts[-1] + 2 * len(program.copies) + 1, np.uint64)
         self.slots = [Places(self._pointers) for _ in program.slots]
         for number, call in enumerate(program.kernels):
             for i, slot in enumerate(call.slots):
@@ -62,9 +65,60 @@ class Tables:
         ]
         rows = np.array(columns, np.int64).reshape(-1, 5)[self.steps]
         rows[:, 1] += iterations * rows[:, 4]
-        rows[:, 1] = address(self._pointers) + _WORD * rows[:, 1]
-        self.rows = np.ascontiguousarray(rows[:, :4])
+        self.rows = np.concatenate([rows[:, :4], self._copies(program, int(starts[-1]))])
+        self.rows[:, 1] = address(self._pointers) + _WORD * self.rows[:, 1]
         self.rows[_MEETING - 1 :: _MEETING, 3] |= BARRIER
+        self._count = len(program.inputs) + len(program.outputs)
+        self._wanted = self._arrays(program, int(starts[-1]))
+        self._told = address(self._wanted), self._count, address(self._pointers)
+
+    def point(self, arrays: tuple[object, ...]) -> bool:
+        """Tells kernels where inputs and outputs are.
+
+        Arguments:
+            arrays: the inputs in order, then the outputs.
+
+        Returns:
+            Whether all are arrays of the right dtype and shape, contiguous and aligned. A dtype
+            may have the right meaning and be another object; that is not right here.
+        """
+        return native().point(arrays, *self._told) == self._count
+
+    def _copies(self, program: Program, first: int) -> _Numbers:
+        """Rows that copy results, once all else is done, to outputs that no kernel writes.
+
+        Arguments:
+            program: the program.
+            first: the word from which on their arguments are: source and target of each.
+        """
+        rows = []
+        types = dict(program.outputs)
+        for number, copy in enumerate(program.copies):
+            source = first + 2 * number
+            self.slots[copy.source].add(np.array([source]), np.zeros(1, np.uint64))
+            rows.append((native().copy, source, types[copy.name].nbytes, BARRIER * (number == 0)))
+        return np.array(rows, np.int64).reshape(-1, 4)
+
+    def _arrays(self, program: Program, first: int) -> _Numbers:
+        """What `native().point` is told of inputs and outputs; `first` as of `_copies`."""
+        given: dict[tuple[SlotKind, str], list[_Numbers]] = defaultdict(list)
+        for slot, places in zip(program.slots, self.slots, strict=True):
+            given[slot.kind, slot.name] += [
+                np.stack([words, (offsets + slot.offset).astype(np.int64)], axis=1).ravel()
+                for words, offsets in places.parts
+            ]
+        for number, copy in enumerate(program.copies):
+            given[SlotKind.OUTPUT, copy.name].append(np.array([first + 2 * number + 1, 0]))
+        told: list[_Numbers] = [np.zeros(0, np.int64)]
+        for kind, values in (
+            (SlotKind.INPUT, program.inputs),
+            (SlotKind.OUTPUT, program.outputs),
+        ):
+            for name, type in values:
+                words = np.concatenate([np.zeros(0, np.int64), *given[kind, name]])
+                form = (id(np.ndarray), id(type.dtype.numpy), len(type.shape), *type.shape)
+                told += [np.array([*form, len(words) // 2], np.int64), words]
+        return np.concatenate(told)
 
     def _place(self, slot: int, table: _Numbers, walk: Walk | None) -> None:
         """An argument that has one place for each iteration."""
@@ -88,29 +142,19 @@ class Places:
 
     Arguments:
         pointers: the tables.
-        single: places for the address itself.
-        several: places, and bytes from the beginning of the slot for each of them.
+        parts: places, and bytes from the beginning of the slot for each of them.
     """
 
     pointers: _Numbers
-    single: list[int] = field(default_factory=list)
-    several: list[tuple[_Numbers, _Numbers]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._words = self.pointers.data  # one word is set in half the time that an array takes
+    parts: list[tuple[_Numbers, _Numbers]] = field(default_factory=list)
 
     def add(self, places: _Numbers, offsets: _Numbers) -> None:
         """More places, and bytes from the beginning of the slot for each of them."""
-        if len(places) == 1 and not offsets[0]:
-            self.single.append(int(places[0]))
-        elif len(places):
-            self.several.append((places, offsets))
+        self.parts.append((places, offsets))
 
     def put(self, where: int) -> None:
         """The slot is there."""
-        for place in self.single:
-            self._words[place] = where
-        for places, offsets in self.several:
+        for places, offsets in self.parts:
             self.pointers[places] = offsets + where
 
 
