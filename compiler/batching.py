@@ -50,12 +50,9 @@ def batched(op: Op, inputs: Sequence[Tensor], varying: Sequence[bool], type: Ten
     match op:
         case Linear():
             return apply(op, *inputs)
-        case Conv():
+        case Conv() | MatMul() if isinstance(op, Conv) or (type.rank == 2 and not varying[1]):
             rows = x.reshape((math.prod(x.shape[:2]), *x.shape[2:]))
             return apply(op, rows, *inputs[1:]).reshape(shape)
-        case MatMul() if type.rank == 2 and not varying[1]:
-            rows = x.reshape((math.prod(x.shape[:2]), x.shape[2]))
-            return apply(op, rows, inputs[1]).reshape(shape)
         case Pointwise() | Cast() | MatMul():
             aligned = (
                 _aligned(x, type.rank) if varies else x

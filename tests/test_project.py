@@ -84,18 +84,22 @@ def test_unknown_name_is_an_attribute_error() -> None:
 def test_type_checkers_see_the_same_public_names() -> None:
     tree = ast.parse(inspect.getsource(quern))
     blocks = [node for node in tree.body if isinstance(node, ast.If)]
-    declared = {
-        alias.asname or alias.name
-        for block in blocks
-        for statement in block.body
-        if isinstance(statement, ast.ImportFrom)
-        for alias in statement.names
-    } | {
-        target.id
-        for block in blocks
-        for statement in block.body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    }
+    declared = {name for block in blocks for statement in block.body for name in bound(statement)}
     assert declared | {"__version__"} == set(quern.__all__)
+
+
+def bound(statement: ast.stmt) -> set[str]:
+    """Names that a statement binds."""
+    if isinstance(statement, ast.Assign):
+        return {target.id for target in statement.targets if isinstance(target, ast.Name)}
+    if not isinstance(statement, ast.ImportFrom):
+        return set()
+    names = {alias.asname or alias.name for alias in statement.names}
+    if names != {"*"}:
+        return names
+    home = import_module("." * statement.level + (statement.module or ""), "quern")
+    listed = getattr(home, "__all__", None)
+    if listed is not None:
+        return set(listed)
+    assigned = (s for s in ast.parse(inspect.getsource(home)).body if isinstance(s, ast.Assign))
+    return {name for each in assigned for name in bound(each)}

@@ -175,6 +175,11 @@ class Depthwise:
     block: Expr
     write: Callable[[Expr, Index, Expr], ir.Block]
 
+    @property
+    def size(self) -> int:
+        """Channels in a block of results."""
+        return self.conv.blocked_op.block
+
     def rows(self, first: Sequence[Expr], counts: Sequence[int], tasks: int) -> ir.Block:
         """Rows of results.
 
@@ -228,28 +233,23 @@ class Depthwise:
         slides: Sequence[Slide],
     ) -> ir.Block:
         """One tile: results from `start` on, which read from `column` on."""
-        conv, binding = self.conv, self.conv.binding
-        size, lane = conv.source_shape[-1], binding.var("v")
-        sums = binding.local("tile", (tiles.length, size), conv.dtype, Space.REGISTER)
-
-        def lanes(body: ir.Block) -> ir.Block:
-            return (ir.For(lane, size, body, LoopKind.VECTOR, conv.lanes),)
-
+        conv, lane = self.conv, self.conv.binding.var("v")
+        sums = conv.binding.local("tile", (tiles.length, self.size), conv.dtype, Space.REGISTER)
         zero = ir.Const(0.0, conv.dtype)
         clear = (ir.Store(sums, (ir.index(i), lane), zero) for i in range(tiles.length))
-        step, nest, checks = self._step(tiles, column, periods, slides, sums, lane)
-        kind = LoopKind.SERIAL
-        if len(tiles.taps) * math.prod(s.taps for s in slides) <= _WRITTEN_OUT:
-            kind = LoopKind.UNROLLED
-        products = ir.loop_nest(nest, guarded(checks, lanes(step)), kind)
+        products = self.add_up(tiles, column, periods, slides, sums, lane)
         places = [s.output_place(p) for s, p in zip(slides, periods, strict=True)]
         results: ir.Block = ()
         for i in range(tiles.length):
             x = ir.Load(sums, (ir.index(i), lane))
-            results += lanes(self.write(x, (*places, start + i), lane))
-        return (ir.Alloc(sums), *lanes(tuple(clear)), *products, *results)
+            results += self.lanes(lane, self.write(x, (*places, start + i), lane))
+        return (ir.Alloc(sums), *self.lanes(lane, tuple(clear)), *products, *results)
 
-    def _step(
+    def lanes(self, lane: ir.Var, body: ir.Block) -> ir.Block:
+        """The loop over the channels of a block."""
+        return (ir.For(lane, self.size, body, LoopKind.VECTOR, self.conv.lanes),)
+
+    def add_up(
         self,
         tiles: Tiles,
         column: Expr,
@@ -257,25 +257,45 @@ class Depthwise:
         slides: Sequence[Slide],
         sums: ir.Buffer,
         lane: ir.Var,
-    ) -> tuple[ir.Block, ir.Loops, list[Expr]]:
-        """The products of a row of the kernel, loops over its rows, and when they are inside."""
-        conv, binding = self.conv, self.conv.binding
+    ) -> ir.Block:
+        """Adds all products to the sums of a tile."""
+        rows, kernel, nest, checks = self.kernel_rows(periods, slides)
+        step = self.lanes(lane, self._step(tiles, column, rows, kernel, sums, lane))
+        taps = len(tiles.taps) * math.prod(s.taps for s in slides)
+        kind = LoopKind.UNROLLED if taps <= _WRITTEN_OUT else LoopKind.SERIAL
+        return ir.loop_nest(nest, guarded(checks, step), kind)
+
+    def kernel_rows(
+        self, periods: Sequence[Expr], slides: Sequence[Slide]
+    ) -> tuple[list[Expr], list[Expr], ir.Loops, list[Expr]]:
+        """The rows of x and of the kernel, loops over them, and when they are inside."""
         nest: ir.Loops = ()
-        checks: list[Expr] = []
         rows: list[Expr] = []
         kernel: list[Expr] = []
+        checks: list[Expr] = []
         for axis, period, slide in zip(self.form.axes[:-1], periods, slides, strict=True):
-            number = binding.var("k")
+            number = self.conv.binding.var("k")
             nest += ((number, slide.taps),)
             rows.append(slide.input_place(period, number))
             kernel.append(slide.kernel_place(number))
             low, high = slide.reads(slide.count)
             checks += [rows[-1] >= 0] if low < 0 else []
             checks += [rows[-1] < axis.source] if high > axis.source else []
-        panel = binding.shape(conv.weight)[-1]
-        size = conv.source_shape[-1]
-        of_panel = panel // size
-        place = (self.block // of_panel, self.block % of_panel * size + lane)
+        return rows, kernel, nest, checks
+
+    def _step(
+        self,
+        tiles: Tiles,
+        column: Expr,
+        rows: Sequence[Expr],
+        kernel: Sequence[Expr],
+        sums: ir.Buffer,
+        lane: ir.Var,
+    ) -> ir.Block:
+        """The products of a row of the kernel."""
+        conv, binding = self.conv, self.conv.binding
+        of_panel = binding.shape(conv.weight)[-1] // self.size
+        place = (self.block // of_panel, self.block % of_panel * self.size + lane)
 
         def weight(number: int) -> Expr:
             index = (ir.index(0), place[0], ir.index(0), *kernel, ir.index(number), place[1])
@@ -298,7 +318,7 @@ class Depthwise:
                 w = held[tap.kernel] if held else weight(tap.kernel)
                 index, value = (ir.index(tap.result), lane), ir.binary(ir.BinaryOp.MUL, x, w)
                 body.append(ir.Accumulate(sums, index, ReduceOp.ADD, value))
-        return tuple(body), nest, checks
+        return tuple(body)
 
 
 def depthwise_form(conv: BlockedGather, edges: int | None = _EDGES) -> Form | None:

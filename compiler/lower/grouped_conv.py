@@ -19,7 +19,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ..loops import ir
-from ..loops.ir import Expr, LoopKind, ReduceOp, Space
+from ..loops.ir import Expr, LoopKind, ReduceOp
 from ..ops.conv import Conv
 from .block_index import divided
 from .depthwise import Depthwise, Form, Line, Tiles
@@ -65,11 +65,6 @@ class Grouped(Depthwise):
     """The results of a convolution in groups, row by row."""
 
     @cached_property
-    def size(self) -> int:
-        """Channels in a block of results."""
-        return self.conv.blocked_op.block
-
-    @cached_property
     def outputs(self) -> int:
         """Output channels of a group."""
         return self.conv.shape[1] // self.conv.op.groups
@@ -110,36 +105,23 @@ class Grouped(Depthwise):
             return conv.weight_of((number // panels, number % panels, depth, *kernel, column))
         return conv.weight_of((ir.index(0), number, depth, *kernel, column))
 
-    def tile(
+    def add_up(
         self,
         tiles: Tiles,
-        start: Expr,
         column: Expr,
         periods: Sequence[Expr],
         slides: Sequence[Slide],
+        sums: ir.Buffer,
+        lane: ir.Var,
     ) -> ir.Block:
-        conv, binding = self.conv, self.conv.binding
-        lane = binding.var("v")
-        sums = binding.local("tile", (tiles.length, self.size), conv.dtype, Space.REGISTER)
-
-        def lanes(body: ir.Block) -> ir.Block:
-            return (ir.For(lane, self.size, body, LoopKind.VECTOR, conv.lanes),)
-
-        zero = ir.Const(0.0, conv.dtype)
-        clear = (ir.Store(sums, (ir.index(i), lane), zero) for i in range(tiles.length))
+        binding = self.conv.binding
         rows, kernel, nest, checks = self.kernel_rows(periods, slides)
         (count, members), (unit, member) = self.units, (binding.var("c"), binding.var("cc"))
-        step = lanes(self.products(tiles, column, rows, kernel, (unit, member), sums, lane))
+        step = self.products(tiles, column, rows, kernel, (unit, member), sums, lane)
         kind = LoopKind.SERIAL if self.is_shared else LoopKind.UNROLLED
-        step = ir.loop_nest(((unit, count),), (ir.For(member, members, step, kind),))
-        places = [s.output_place(p) for s, p in zip(slides, periods, strict=True)]
-        results: ir.Block = ()
-        for i in range(tiles.length):
-            x = ir.Load(sums, (ir.index(i), lane))
-            results += lanes(self.write(x, (*places, start + i), lane))
-        products = ir.loop_nest(nest, guarded(checks, step))
-        ahead = self.ask_ahead(tiles, column, periods, slides)
-        return (ir.Alloc(sums), *lanes(tuple(clear)), *ahead, *products, *results)
+        inner = ir.For(member, members, self.lanes(lane, step), kind)
+        products = ir.loop_nest(nest, guarded(checks, ir.loop_nest(((unit, count),), (inner,))))
+        return self.ask_ahead(tiles, column, periods, slides) + products
 
     def ask_ahead(
         self, tiles: Tiles, column: Expr, periods: Sequence[Expr], slides: Sequence[Slide]
@@ -160,24 +142,6 @@ class Grouped(Depthwise):
             for first in range(0, columns * x.buffer.shape[-1], elements):
                 found.append(ir.Prefetch(x.buffer, (*x.index[:-1], ir.index(first))))
         return tuple(found)
-
-    def kernel_rows(
-        self, periods: Sequence[Expr], slides: Sequence[Slide]
-    ) -> tuple[list[Expr], list[Expr], ir.Loops, list[Expr]]:
-        """The rows of x and of the kernel, loops over them, and when they are inside."""
-        nest: ir.Loops = ()
-        rows: list[Expr] = []
-        kernel: list[Expr] = []
-        checks: list[Expr] = []
-        for axis, period, slide in zip(self.form.axes[:-1], periods, slides, strict=True):
-            number = self.conv.binding.var("k")
-            nest += ((number, slide.taps),)
-            rows.append(slide.input_place(period, number))
-            kernel.append(slide.kernel_place(number))
-            low, high = slide.reads(slide.count)
-            checks += [rows[-1] >= 0] if low < 0 else []
-            checks += [rows[-1] < axis.source] if high > axis.source else []
-        return rows, kernel, nest, checks
 
     def products(
         self,

@@ -88,8 +88,8 @@ class Trainer:
             segments, "1.5 GB", names of modules, or True; see `checkpoint` of `quern.compile`.
         recompute_every: steps of recurrences that are computed again at a time; see
             `checkpoint_every` of `quern.compile`.
-        algorithms: "fastest", or "direct" for convolutions without Winograd's algorithm; see
-            `quern.compile`.
+        algorithms: "fastest", or "direct" for convolutions by neither Winograd's algorithm nor
+            Strassen's; see `quern.compile`.
         tune: choose algorithms by measuring them on this machine; see `quern.compile`.
     """
 
@@ -209,22 +209,22 @@ class Trainer:
         shown.say(str(programs[-1].executable.memory))
         return Loop(
             batches,
-            lambda batch: self._step(programs, batch),
-            self._figures,
-            self._programs.lasting,
-            self._identity(batches),
-            1 if epochs is None and steps is None else epochs,
-            steps,
-            validate if judged_by is not None else None,
-            lambda: {"learning_rate": self._learning_rate()},
-            self._adapt,
-            early_stopping,
-            log,
-            checkpoint,
-            checkpoint_every,
-            resume,
-            callbacks,
-            shown,
+            step=lambda batch: self._step(programs, batch),
+            figures=self._figures,
+            state=self._programs.lasting,
+            identity=self._identity(batches),
+            epochs=1 if epochs is None and steps is None else epochs,
+            steps=steps,
+            validate=validate if judged_by is not None else None,
+            about=lambda: {"learning_rate": self._learning_rate()},
+            learn=self._adapt,
+            early_stopping=early_stopping,
+            log=log,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            callbacks=callbacks,
+            display=shown,
         ).run()
 
     def step(self, x: Any, y: Any) -> Values:
