@@ -79,6 +79,14 @@ class Body(Structured):
 
         return tuple(n.name for n in self.graph.leaves(Input))
 
+    def reordered(self, order: Sequence[int]) -> Self:
+        """The same, with its inputs in another order: first the one of number `order[0]`, …."""
+        graph = type(self.graph)(self.graph.name)
+        given = {i: graph.input(self.inputs[i], self.input_names[i]) for i in order}
+        found = inline(self.graph, graph, [given[i] for i in range(len(order))])
+        graph.outputs = {name: t.value for name, t in zip(self.graph.outputs, found, strict=True)}
+        return self.of(graph)
+
     def to_json(self) -> Any:
         return json.loads(self.text)
 

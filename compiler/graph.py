@@ -7,7 +7,7 @@ they build another one (`rewrite.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -119,6 +119,8 @@ class Graph:
     _scope: Scope = field(default_factory=Scope, repr=False)
     _counters: dict[str, int] = field(default_factory=dict, repr=False)
     _reserved: set[str] = field(default_factory=set, repr=False)
+    # Of a body while it is built: the graph around it, and what brings values from there.
+    _around: tuple[Graph, Callable[[Tensor], Tensor]] | None = field(default=None, repr=False)
 
     # -- building ---------------------------------------------------------------------------------
 
@@ -172,17 +174,40 @@ class Graph:
             self._nx.nodes[node.name]["node"] = node
 
     def apply(self, op: Op, *inputs: Tensor, name: str | None = None) -> tuple[Tensor, ...]:
-        """`add` for symbolic tensors of this graph."""
-        for tensor in inputs:
-            if tensor.graph is not self:
-                raise GraphError(
-                    f"{op.name} mixes values of the graphs {self.name} and {tensor.graph.name}"
-                )
+        """`add` for symbolic tensors of this graph; where some are of a body in it that is being
+        built, they meet there.
+        """
+        if any(t.graph is not self for t in inputs):
+            inner = next((t.graph for t in inputs if t.graph._lies_in(self)), None)
+            if inner is not None:
+                return inner.apply(op, *inputs, name=name)
+            inputs = tuple(self.own(t) for t in inputs)
         values = self.add(op, *(t.value for t in inputs), name=name)
         results = tuple(self.tensor(v) for v in values)
         if not (self._scope.detached and op.differentiable):
             return results
         return tuple(t.detach() if t.dtype.is_float else t for t in results)
+
+    def own(self, tensor: Tensor) -> Tensor:
+        """The tensor itself, or what stands for it in the body that this is.
+
+        Raises:
+            GraphError: it is of a graph that is not around this one.
+        """
+        if tensor.graph is self:
+            return tensor
+        if self._around is None:
+            raise GraphError(
+                f"{tensor.value} of the graph {tensor.graph.name} is read in {self.name}; what a "
+                "step or a function computes leaves it as one of its results"
+            )
+        around, bring = self._around
+        return bring(around.own(tensor))
+
+    def _lies_in(self, other: Graph) -> bool:
+        """Whether it is a body in another graph that is being built."""
+        around = self._around and self._around[0]
+        return around is not None and (around is other or around._lies_in(other))
 
     def tensor(self, value: Value) -> Tensor:
         """The value as a symbolic tensor, on which arithmetic builds nodes."""

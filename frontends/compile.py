@@ -140,6 +140,7 @@ def draw(
     backward: bool = False,
     fold: bool | int | None = None,
     inputs: Sequence[TensorType] = (),
+    unroll: bool = False,
 ) -> Drawing:
     """A picture of a network, which Jupyter shows.
 
@@ -153,6 +154,8 @@ def draw(
             `layer1`, 2 of `layer1.0`. True chooses, False folds nothing; by default long graphs are
             folded. Kernels are never folded.
         inputs: types of the inputs, where the source does not know them.
+        unroll: shows recurrences step by step, as they are declared, instead of as one box with an
+            edge back to it.
 
     Raises:
         UsageError: unknown stage or suffix, or a negative fold.
@@ -164,7 +167,9 @@ def draw(
     if backward:
         graph = differentiate(graph)
     if stage == "declared":
-        return draw_graph(graph, path, stage, fold)
+        return draw_graph(graph, path, stage, fold, unroll=unroll)
+    if unroll:
+        raise UsageError(f"recurrences are unrolled as they are declared, not when {stage}")
     graph = prepare(graph, Options(), Report()).main
     if stage == "optimized":
         return draw_graph(graph, path, stage, fold)

@@ -67,6 +67,22 @@ def test_initial_contents() -> None:
         assert np.abs(array).max() > 0.09, name
 
 
+def test_lengths_are_a_tensor_or_numbers() -> None:
+    module, x = nn.GRU(INPUT, HIDDEN), random(STEPS, BATCH, INPUT)
+    known = [int(n) for n in LENGTHS]
+    for a, b in zip(module(x, lengths=known), module(x, lengths=np.array(known)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ShapeError, match=f"a length is {STEPS + 1}, the sequences have {STEPS}"):
+        module(x, lengths=[STEPS + 1] * BATCH)
+
+
+def test_all_weights() -> None:
+    module = nn.LSTM(INPUT, HIDDEN, 2, bidirectional=True)
+    module.flatten_parameters()
+    assert [len(weights) for weights in module.all_weights] == [4] * 4
+    assert module.all_weights[2][1] is module.weight_hh_l1
+
+
 def test_relu() -> None:
     module = nn.RNN(INPUT, HIDDEN, nonlinearity="relu")
     assert flat(module(random(STEPS, BATCH, INPUT)))[0].min() == 0

@@ -9,7 +9,7 @@ from recurrent_layers import BATCH, HIDDEN, INPUT, STEPS, assert_close, random, 
 import quern as qn
 from quern import nn
 from quern.compiler.check import check_gradients
-from quern.compiler.errors import UsageError
+from quern.compiler.errors import GraphError, UsageError
 from quern.compiler.ops.leaf import Parameter
 from quern.compiler.tensor import Tensor
 from quern.compiler.types import Array
@@ -48,9 +48,85 @@ def test_modules_inside_of_a_step() -> None:
     assert check_gradients(graph, feeds, samples=8).error < 1e-6
 
 
-def test_a_step_draws_no_random_numbers() -> None:
-    with pytest.raises(UsageError, match="no dropout inside of the step"):
-        Elman(0.5)(random(STEPS, BATCH, INPUT), random(BATCH, HIDDEN))
+@pytest.mark.parametrize("steps", [3, 20])
+def test_dropout_inside_of_a_step_is_new_in_each(steps: int) -> None:
+    """Unrolled, and as a loop: y = x mask, so that dy/dx is the mask."""
+    shape = (steps, 10, 10)
+
+    def network(x: Tensor) -> tuple[Tensor, Tensor]:
+        def step(total: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = nn.functional.dropout(x, 0.25)
+            return total + y, y
+
+        (total,), (y,) = nn.functional.recurrence(step, x.new_zeros(10, 10), x)
+        return y, qn.autograd.grad(total, x)[0]
+
+    x = random(*shape)
+    run = qn.compile(network, qn.spec(*shape))
+    (y, mask), (other, _) = run(x), run(x)
+    np.testing.assert_allclose(y, x * mask, rtol=1e-6)
+    assert set(np.unique(mask)) == {0.0, np.float32(1 / 0.75)}
+    assert 0.15 < (mask == 0).mean() < 0.35
+    assert len({part.tobytes() for part in mask}) == steps
+    assert not np.array_equal(y, other)
+    assert Elman(0.5)(random(STEPS, BATCH, INPUT), random(BATCH, HIDDEN)).shape[0] == STEPS
+
+
+@pytest.mark.parametrize("first", ["around", "own"])
+def test_a_step_reads_what_is_around_it(first: str) -> None:
+    """The state becomes 2 a³ (h + x): 2 a is from around the step, a² from a step inside of it."""
+
+    def network(x: Tensor, a: Tensor) -> Tensor:
+        twice = a * 2.0
+
+        def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = twice * (h + x) if first == "around" else (h + x) * twice
+            (h,), _ = nn.functional.recurrence(lambda h: (h * a, ()), h, steps=2)
+            return h, twice
+
+        (last,), (constant,) = nn.functional.recurrence(step, x.new_zeros(3), x)
+        return last + constant.sum(0)
+
+    x, a = random(4, 3), random(3, seed=1)
+    h = np.zeros(3)
+    for row in x:
+        h = 2 * a**3 * (h + row)
+    graph = qn.trace(network, qn.spec(x), qn.spec(a))
+    for run in (qn.compile(graph), lambda *feeds: qn.interpret(graph, *feeds)):
+        assert_close(run(x, a), h + 8 * a)
+    assert check_gradients(graph, samples=6).error < 1e-6
+
+
+def test_what_a_step_computes_leaves_it_as_a_result() -> None:
+    def leaky(x: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+
+        def step(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(h + x)
+            return seen[0], seen[0]
+
+        nn.functional.recurrence(step, x.new_zeros(3), x)
+        return x[0] + seen[0]
+
+    with pytest.raises(GraphError, match="leaves it as one of its results"):
+        qn.trace(leaky, qn.spec(4, 3))
+    with pytest.raises(UsageError, match="returns its next states and its results, two lists"):
+        nn.functional.recurrence(lambda h, x: h + x, random(3), random(4, 3))
+
+
+def test_a_loop_in_python_over_the_steps_of_a_sequence() -> None:
+    cell, x = nn.GRUCell(INPUT, HIDDEN), random(STEPS, BATCH, INPUT)
+
+    def network(x: Tensor) -> Tensor:
+        h, ys = None, []
+        for row in x:
+            h = cell(row, h)
+            ys.append(h)
+        return qn.stack(ys)
+
+    layer = nn.GRU(INPUT, HIDDEN)
+    layer.load_state_dict({f"{name}_l0": data for name, data in cell.state_dict().items()})
+    assert_close(qn.interpret(network, x), layer(x)[0])
 
 
 def test_a_step_assigns_no_buffers() -> None:

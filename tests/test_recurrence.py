@@ -26,10 +26,10 @@ from recurrences import (
     wide,
 )
 
+import quern as qn
 from quern.compiler.autodiff import differentiate
 from quern.compiler.check import check_gradients
-from quern.compiler.draw import draw
-from quern.compiler.errors import GraphError
+from quern.compiler.errors import GraphError, UsageError
 from quern.compiler.evaluate import evaluate
 from quern.compiler.flops import graph_flops
 from quern.compiler.graph import Graph
@@ -315,13 +315,15 @@ def test_printing_shows_the_body() -> None:
 
 def test_pictures_rolled_and_unrolled() -> None:
     graph = elman_graph(3)
-    rolled = draw(graph, fold=False).source
+    rolled = qn.draw(graph, fold=False).source
     assert "Recurrence, 3 steps" in rolled
     assert rolled.count("Tanh") == 0
     ends = [line.split("[")[0].split("->") for line in rolled.splitlines() if "->" in line]
     assert [a for a, b in ends if a.strip() == b.strip()], "the state comes back to its node"
-    unrolled = draw(graph, fold=False, unroll=True).source
+    unrolled = qn.draw(graph, fold=False, unroll=True).source
     assert all(f"rnn.t{t}.tanh" in unrolled for t in range(3))
+    with pytest.raises(UsageError, match="not when optimized"):
+        qn.draw(graph, stage="optimized", unroll=True)
 
 
 def test_operations_of_all_steps_are_counted() -> None:

@@ -201,6 +201,7 @@ def recur(
     names: Sequence[str] = (),
     name: str = "recurrence",
     captured: Sequence[Tensor] = (),
+    sliced: Sequence[int] = (),
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """A Recurrence whose body is what a function describes.
 
@@ -216,6 +217,7 @@ def recur(
         name: of the node.
         captured: further invariants, which `step` finds out about: for each of them it has added an
             input to the graph of what it is given, in order, when it returns.
+        sliced: numbers of those that are no invariants but further sequences.
 
     Returns:
         The final states, and the stacked results (steps, *).
@@ -244,6 +246,12 @@ def recur(
         raise error.unlocated() from None
     if given != len(states):
         raise ShapeError(f"a step takes {len(states)} states and returns {given}")
-    op = Recurrence(body, count, len(states), len(sequences), reverse)
-    results = inputs[0].graph.apply(op, *inputs, *captured, name=name)
+    every = (*inputs, *captured)
+    if sliced:
+        moved = [len(inputs) + i for i in sliced]
+        first, rest = range(end), range(end, len(every))
+        order = [*first, *moved, *(i for i in rest if i not in moved)]
+        body, every = body.reordered(order), tuple(every[i] for i in order)
+    op = Recurrence(body, count, len(states), len(sequences) + len(sliced), reverse)
+    results = inputs[0].graph.apply(op, *every, name=name)
     return results[: len(states)], results[len(states) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
@@ -72,6 +73,10 @@ class Tensor:
 
     def __len__(self) -> int:
         return self.size(0)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The slices along the first axis."""
+        return (self[i] for i in range(self.size(0)))
 
     def __repr__(self) -> str:
         return f"Tensor({self.value}: {self.type})"
@@ -320,6 +325,7 @@ class Tensor:
     index_select = indexing.index_select
     movedim = moveaxis = shapes.movedim
     narrow = shapes.narrow
+    new_empty = places.new_empty
     new_full = places.new_full
     new_ones = places.new_ones
     new_tensor = places.new_tensor

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from .handle import Tensor
 
 Places: TypeAlias = "Tensor | Array | list[int]"
-Key: TypeAlias = "int | slice | EllipsisType | Places | None"
+Key: TypeAlias = "int | slice | EllipsisType | Places | range | None"
 
 
 def getitem(self: Tensor, key: Key | tuple[Key, ...]) -> Tensor:
     """NumPy's indexing: integers, slices with steps, Ellipsis, None for a new axis, and tensors,
-    arrays or lists of places along neighbouring axes.
+    arrays, ranges or lists of places along neighbouring axes.
 
     Raises:
         ShapeError: too many indices, one that leaves its axis, or one whose result would have a
@@ -34,6 +34,7 @@ def getitem(self: Tensor, key: Key | tuple[Key, ...]) -> Tensor:
     if sum(k is Ellipsis for k in keys) > 1:
         raise ShapeError("an index has at most one Ellipsis")
     keys = [int(k) if isinstance(k, np.integer) else k for k in keys]
+    keys = [list(k) if isinstance(k, range) else k for k in keys]
     used = sum(k is not None and k is not Ellipsis for k in keys)
     if used > self.rank:
         raise ShapeError(f"{used} indices for {self.type}")

@@ -31,6 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="parts of dotted names that stay apart; `auto` chooses, `none` folds nothing (auto, "
         "for long graphs)",
     )
+    parser.add_argument(
+        "--unroll", action="store_true", help="recurrences step by step, in place of one box each"
+    )
     arguments.add_stage_of_training(parser)
 
 
@@ -45,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
 
     graph = graph_of(options, contents=False)
     path = output or arguments.output_path(f"{graph.name.lower()}.svg", _ENDINGS)
-    drawing = draw(graph, stage=options.stage, fold=fold)
+    drawing = draw(graph, stage=options.stage, fold=fold, unroll=options.unroll)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RenderWarning)
         written = drawing.save(path)

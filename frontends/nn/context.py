@@ -15,6 +15,7 @@ from ...compiler.errors import ShapeError, UsageError
 from ...compiler.graph import Graph, Phase, Value
 from ...compiler.ops.base import Op
 from ...compiler.tensor import Tensor
+from ...compiler.types import TensorType
 
 if TYPE_CHECKING:
     from .module import Module
@@ -163,6 +164,7 @@ class BodyTrace(Trace):
 
     outer: Trace | None = None
     captured: list[Tensor] = field(default_factory=list)
+    _brought: dict[Value, Tensor] = field(default_factory=dict)
 
     @contextmanager
     def running(self) -> Iterator[Trace]:
@@ -175,20 +177,58 @@ class BodyTrace(Trace):
         finally:
             _CURRENT.reset(token)
             self.graph._reserved.clear()
+            self.graph._around = None
 
     def value_of(self, state: State) -> Value:
         if state not in self._values:
             assert self.outer is not None
             there = self.outer.graph.tensor(self.outer.value_of(state))
             self.graph._reserved.discard(there.value.node)
-            self._values[state] = self._capture(there).value
+            self._values[state] = self._bring(there).value
         return self._values[state]
 
-    def _capture(self, there: Tensor) -> Tensor:
+    def _bring(self, there: Tensor) -> Tensor:
         """What stands in the body for a value from outside."""
+        if there.value not in self._brought:
+            self._brought[there.value] = self._capture(there, there.type)
+        return self._brought[there.value]
+
+    def _capture(self, there: Tensor, type: TensorType) -> Tensor:
+        """A new input of the body, and what it is given."""
         self.captured.append(there)
         with self.graph.scope(prefix=""):
-            return self.graph.input(there.type, there.value.node)
+            return self.graph.input(type, there.value.node)
+
+    def random(self) -> tuple[int, Tensor, Tensor]:
+        assert self.outer is not None
+        stream, seed, step = self.outer.random()
+        if self._rng is None:
+            self._rng = self._bring(seed), self._number(step)
+        return stream, *self._rng
+
+    def _number(self, step: Tensor) -> Tensor:
+        """What tells runs of the body apart, from what tells those of the network apart."""
+        return self._bring(step)
+
+
+@dataclass(eq=False)
+class StepTrace(BodyTrace):
+    """The step of a recurrence on its way to a body. It may read whatever is around it.
+
+    Attributes:
+        steps: how many there are.
+        sliced: which of what is captured are sequences, (steps, *).
+    """
+
+    steps: int = 0
+    sliced: list[int] = field(default_factory=list)
+
+    @contextmanager
+    def running(self) -> Iterator[Trace]:
+        assert self.outer is not None
+        self.graph._around = self.outer.graph, self._bring
+        with super().running():
+            yield self
 
     def assign(self, state: State, tensor: Tensor) -> None:
         key = self._keys.get(state, state.kind)
@@ -196,10 +236,12 @@ class BodyTrace(Trace):
             f"{key} is assigned in the step of a recurrence; make it one of the recurrence's states"
         )
 
-    def random(self) -> tuple[int, Tensor, Tensor]:
-        raise UsageError(
-            "there is no dropout inside of the step of a recurrence; drop elements of its sequences"
-        )
+    def _number(self, step: Tensor) -> Tensor:
+        graph = step.graph
+        with graph.scope(prefix="rng"):
+            numbers = step * self.steps + graph.constant(np.arange(self.steps), step.dtype)
+        self.sliced.append(len(self.captured))
+        return self._capture(numbers, step.type)
 
 
 @dataclass(eq=False)
@@ -212,13 +254,6 @@ class FunctionTrace(BodyTrace):
             f"{key} is assigned in an autograd.Function; return what it becomes, assign it where "
             "the function is applied"
         )
-
-    def random(self) -> tuple[int, Tensor, Tensor]:
-        assert self.outer is not None
-        stream, seed, step = self.outer.random()
-        if self._rng is None:
-            self._rng = self._capture(seed), self._capture(step)
-        return stream, *self._rng
 
 
 def current_trace() -> Trace | None:

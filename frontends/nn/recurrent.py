@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...compiler.errors import ShapeError, UsageError
 from ...compiler.tensor import Tensor
+from ...compiler.types import DType
 from . import init
 from .context import require_trace, snake_case
 from .functional.recurrent import (
@@ -27,6 +28,7 @@ from .packed import PackedSequence
 from .state import Parameter
 
 States = tuple[Tensor, ...]
+Lengths: TypeAlias = "Tensor | Sequence[int]"
 
 
 class Recurrent(Layer):
@@ -102,9 +104,9 @@ class RecurrentLayers(Recurrent):
 
     The input is (T, B, I), (B, T, I) with `batch_first`, or (T, I) for one sequence. Initial states
     are (layers * directions, B, size), zeros by default. The output is (T, B, directions * size),
-    that of the last layer, beside the final states. `lengths` (B,) tells how many steps each
-    sequence has: what comes after them changes nothing, and gives 0. A PackedSequence, which has
-    its own, gives another one.
+    that of the last layer, beside the final states. `lengths` (B,), a tensor or numbers, tells how
+    many steps each sequence has: what comes after them changes nothing, and gives 0. A
+    PackedSequence, which has its own, gives another one.
 
     Parameters are weight_ih_l0 (gates * H, I), weight_hh_l0 (gates * H, size), bias_ih_l0 and
     bias_hh_l0 (gates * H,), and the same for each layer, l1, …, and direction, l0_reverse.
@@ -140,13 +142,22 @@ class RecurrentLayers(Recurrent):
         """2 for bidirectional layers, else 1."""
         return 2 if self.bidirectional else 1
 
+    @property
+    def all_weights(self) -> list[list[Parameter]]:
+        """The parameters of each layer and direction."""
+        names = self.cell.shapes(self.input_size, self.bias)
+        return [[getattr(self, name + suffix) for name in names] for suffix in self._suffixes()]
+
+    def flatten_parameters(self) -> None:
+        """Nothing: compiled networks keep weights as their kernels read them."""
+
     def _suffixes(self) -> list[str]:
         """Of the parameters of each layer and direction."""
         directions = ("", "_reverse")[: self.num_directions]
         return [f"_l{layer}{d}" for layer in range(self.num_layers) for d in directions]
 
     def _run(
-        self, x: Tensor | PackedSequence, given: object, lengths: Tensor | None
+        self, x: Tensor | PackedSequence, given: object, lengths: Lengths | None
     ) -> tuple[Any, States]:
         """The output, of the kind and in the axes of the input, and the final states."""
         if isinstance(x, PackedSequence):
@@ -163,7 +174,9 @@ class RecurrentLayers(Recurrent):
         output, last = self._over_time(x.transpose(0, 1), given, lengths)
         return output.transpose(0, 1), last
 
-    def _over_time(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
+    def _over_time(
+        self, x: Tensor, given: object, lengths: Lengths | None
+    ) -> tuple[Tensor, States]:
         """The output (T, B, *) and the final states of all layers."""
         steps, batch, _ = x.shape
         count = self.num_layers * self.num_directions
@@ -172,6 +185,10 @@ class RecurrentLayers(Recurrent):
         else:
             states = self._as_states(given, x, (count, batch))
             initial = [tuple(s[place] for s in states) for place in range(count)]
+        if lengths is not None and not isinstance(lengths, Tensor):
+            if max(lengths, default=0) > steps:
+                raise ShapeError(f"a length is {max(lengths)}, the sequences have {steps} steps")
+            lengths = x.graph.constant(lengths, DType.INT64)
         mask = None if lengths is None else valid_steps(lengths, steps, batch)
         if mask is not None:
             x = mask.where(x, 0.0)  # were it not a number, the gradients would be none either
@@ -192,7 +209,7 @@ class RecurrentLayers(Recurrent):
         name, weights = suffix.removeprefix("_"), self._weights(suffix)
         return Direction(name, states, weights, suffix.endswith("_reverse"))
 
-    def _run_one(self, x: Tensor, given: object, lengths: Tensor | None) -> tuple[Tensor, States]:
+    def _run_one(self, x: Tensor, given: object, lengths: Lengths | None) -> tuple[Tensor, States]:
         """One sequence without a batch axis."""
         if lengths is not None:
             raise UsageError("lengths are for batches; cut the one sequence where it ends")
@@ -250,7 +267,7 @@ class RNN(RecurrentLayers):
         self,
         input: Tensor | PackedSequence,
         hx: Tensor | None = None,
-        lengths: Tensor | None = None,
+        lengths: Lengths | None = None,
     ) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, hx, lengths)
         return output, h
@@ -297,7 +314,7 @@ class LSTM(RecurrentLayers):
         self,
         input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None = None,
-        lengths: Tensor | None = None,
+        lengths: Lengths | None = None,
     ) -> tuple[Any, tuple[Tensor, Tensor]]:
         output, (h, c) = self._run(input, hx, lengths)
         return output, (h, c)
@@ -327,7 +344,7 @@ class GRU(RecurrentLayers):
         self,
         input: Tensor | PackedSequence,
         hx: Tensor | None = None,
-        lengths: Tensor | None = None,
+        lengths: Lengths | None = None,
     ) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, hx, lengths)
         return output, h

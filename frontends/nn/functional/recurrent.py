@@ -20,7 +20,7 @@ from ....compiler.ops.movement import Concat
 from ....compiler.ops.recurrence import recur
 from ....compiler.tensor import Tensor, choose
 from ....compiler.types import DType, Shape
-from ..context import BodyTrace, require_trace
+from ..context import StepTrace, require_trace
 from .dropout import dropout as drop
 
 Weights: TypeAlias = Mapping[str, Tensor]
@@ -280,9 +280,9 @@ def run_layers(
 
 def recurrence(
     step: Callable[..., tuple[Iterable[Tensor], Iterable[Tensor]]],
-    states: Sequence[Tensor],
-    sequences: Sequence[Tensor] = (),
-    invariants: Sequence[Tensor] = (),
+    states: Sequence[Tensor] | Tensor,
+    sequences: Sequence[Tensor] | Tensor = (),
+    invariants: Sequence[Tensor] | Tensor = (),
     steps: int | None = None,
     reverse: bool = False,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -296,11 +296,13 @@ def recurrence(
 
     Arguments:
         step: is called once, with the states, a slice (*) of each sequence, and the invariants;
-            returns the next states, of the same types, and the results of the step. It may call
-            modules and use their parameters, which are the same in all steps.
+            returns the next states, of the same types, and the results of the step; one tensor
+            stands for a list of one. It may call modules, whose parameters are the same in all
+            steps, and read tensors from around it, which are, too; dropout and other random
+            numbers are new in each.
         states: initial ones.
         sequences: (steps, *).
-        invariants: other tensors that a step reads, the same in all steps.
+        invariants: other tensors that a step is called with, the same in all steps.
         steps: needed where there is no sequence.
         reverse: from the last slice to the first.
 
@@ -309,17 +311,35 @@ def recurrence(
 
     Raises:
         ShapeError: what does not fit each other.
-        UsageError: the step draws random numbers or assigns buffers.
+        UsageError: the step returns something else, or assigns buffers.
     """
     trace = require_trace("recurrence")
+    states, sequences, invariants = (_several(x) for x in (states, sequences, invariants))
+    count = sequences[0].shape[0] if steps is None and sequences and sequences[0].rank else steps
     captured: list[Tensor] = []
+    sliced: list[int] = []
 
-    def traced(*inputs: Tensor) -> tuple[Iterable[Tensor], Iterable[Tensor]]:
-        body = BodyTrace(inputs[0].graph, seed=trace.seed, outer=trace, captured=captured)
+    def traced(*inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        graph = inputs[0].graph
+        body = StepTrace(graph, seed=trace.seed, outer=trace, captured=captured, sliced=sliced)
+        body.steps = count or 0
         with body.running():
-            return step(*inputs)
+            returned = step(*inputs)
+            if not isinstance(returned, tuple | list) or len(returned) != 2:
+                raise UsageError(
+                    "the step of a recurrence returns its next states and its results, two lists; "
+                    f"got {returned!r}"
+                )
+            after, results = ([graph.own(x) for x in _several(part)] for part in returned)
+        return after, results
 
-    return recur(traced, states, sequences, invariants, steps, reverse, captured=captured)
+    return recur(
+        traced, states, sequences, invariants, count, reverse, captured=captured, sliced=sliced
+    )
+
+
+def _several(tensors: Iterable[Tensor] | Tensor) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
 def valid_steps(lengths: Tensor, steps: int, batch: int) -> Tensor:
