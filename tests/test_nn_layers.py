@@ -10,7 +10,7 @@ import pytest
 
 import quern as qn
 from quern import nn
-from quern.compiler.errors import UsageError
+from quern.compiler.errors import ShapeError, UsageError
 
 torch = pytest.importorskip("torch")
 
@@ -301,6 +301,17 @@ def test_embedding_looks_rows_up(rng: np.random.Generator) -> None:
     assert repr(own) == repr(other)
     indices = rng.integers(0, 9, (2, 5))
     assert_close(own(indices), run(other, indices).numpy())
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_embedding_of_given_rows(freeze: bool, rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((5, 3), np.float32)
+    made = nn.Embedding.from_pretrained(rows, freeze=freeze, padding_idx=1)
+    np.testing.assert_array_equal(made(np.array([4, 1])), rows[[4, 1]])
+    assert made.weight.requires_grad != freeze
+    assert not np.shares_memory(made.weight.data, rows)
+    with pytest.raises(ShapeError, match=r"rows of a matrix, got \(3,\)"):
+        nn.Embedding.from_pretrained(rows[0])
 
 
 def test_local_contrast_is_removed() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Self
 
 import numpy as np
 
-from ...compiler.errors import UsageError
+from ...compiler.errors import ShapeError, UsageError
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array
 from . import init
@@ -123,6 +124,26 @@ class Embedding(Layer):
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
         self.weight = Parameter(empty(num_embeddings, embedding_dim))
         self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(
+        cls, embeddings: object, freeze: bool = True, padding_idx: int | None = None, **others: Any
+    ) -> Self:
+        """An embedding with these rows, (num_embeddings, embedding_dim).
+
+        Arguments:
+            freeze: they are not learned.
+            padding_idx: this row gets no gradient; it stays what it is.
+            others: further arguments of the class.
+        """
+        weight = np.array(embeddings, np.float32)
+        if weight.ndim != 2:
+            raise ShapeError(f"pretrained embeddings are the rows of a matrix, got {weight.shape}")
+        if padding_idx is not None:
+            others["padding_idx"] = padding_idx
+        made = cls(*weight.shape, **others)
+        made.weight = Parameter(weight, requires_grad=not freeze)
+        return made
 
     def reset_parameters(self) -> None:
         """New random contents."""
