@@ -31,6 +31,21 @@ def test_bags_of_several_sizes(mode: str, join: Any) -> None:
     np.testing.assert_allclose(layer(rows), join(WEIGHT[rows], axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_what_is_in_one_bag_reaches_no_other(mode: str) -> None:
+    weight = WEIGHT.copy()
+    weight[4] = np.inf  # of the first bag
+    found = F.embedding_bag(WORDS, weight, BEGINS, mode=mode)
+    np.testing.assert_array_equal(found[0], np.inf)
+    np.testing.assert_array_equal(found[1:], F.embedding_bag(WORDS, WEIGHT, BEGINS, mode=mode)[1:])
+
+
+def test_rows_before_the_first_bag_are_in_none() -> None:
+    found = F.embedding_bag(WORDS, WEIGHT, BEGINS[1:] + 1, mode="mean")
+    whole = F.embedding_bag(WORDS, WEIGHT, np.append(0, BEGINS[1:] + 1), mode="mean")
+    np.testing.assert_array_equal(found, whole[1:])
+
+
 def test_rows_of_bags_have_weights_and_gradients() -> None:
     share = np.arange(6, dtype=np.float32)
 

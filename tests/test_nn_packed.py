@@ -45,6 +45,13 @@ def test_each_sequence_is_as_if_it_were_alone(kind: str, known: bool) -> None:
         np.testing.assert_allclose(h[:, b], last, rtol=1e-4, atol=1e-6)
 
 
+def test_padding_of_truths_is_a_value_like_any_other() -> None:
+    packed = rnn.pack_padded_sequence(X[:, :5, 0] > 0, LENGTHS, True, enforce_sorted=False)
+    padded, _ = rnn.pad_packed_sequence(packed, batch_first=True, padding_value=1)
+    behind = np.arange(5) >= np.array(LENGTHS)[:, None]
+    np.testing.assert_array_equal(padded, behind | (X[:, :5, 0] > 0))
+
+
 def test_outside_of_a_network_they_are_arrays() -> None:
     packed = rnn.pack_sequence([X[0, :2], X[1, :5], X[2, :3]], enforce_sorted=False)
     assert packed.padded.shape == (5, 3, 4)

@@ -15,6 +15,7 @@ from quern import nn, optim
 from quern.compiler.errors import DataError, TrainingError, UsageError
 from quern.optim.lr_scheduler import ReduceLROnPlateau
 from quern.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
+from quern.runtime.checkpoint import load_checkpoint
 
 
 class TestBatchesInParts:
@@ -72,6 +73,15 @@ class TestBatchesInParts:
         )
         for name, array in contents(whole).items():
             assert_allclose(contents(model)[name], array, rtol=1e-4, atol=1e-5)
+
+    def test_checkpoints_have_states_of_the_model_of_any_name(self, tmp_path: Path) -> None:
+        model = small_net()
+        model.register_buffer("gathered", np.arange(3.0))
+        kept = nn.Sequential(model)
+        own = trainer(kept, accumulate=2)
+        own.step(*spirals(32))
+        path = own.save_checkpoint(tmp_path / "run")
+        assert_array_equal(load_checkpoint(path).state["0.gathered"], np.arange(3.0))
 
 
 class TestMovingAverages:

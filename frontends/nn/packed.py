@@ -16,7 +16,7 @@ from ...compiler.errors import ShapeError, UnknownAttributeError, UsageError
 from ...compiler.ops.base import apply
 from ...compiler.ops.indexing import stack
 from ...compiler.ops.movement import Pad, PadMode
-from ...compiler.tensor import Tensor
+from ...compiler.tensor import Tensor, choose
 from ...compiler.types import Array, DType
 from .eager import on_arrays
 from .functional.recurrent import valid_steps
@@ -127,7 +127,7 @@ def pad_packed_sequence(
     if total < steps:
         raise ShapeError(f"total_length {total} is below the {steps} steps of {x.type}")
     mask = valid_steps(lengths, steps, batch).reshape((steps, batch, *(1 for _ in rest)))
-    padded = _longer(mask.where(x, padding_value), total, padding_value)
+    padded = _longer(choose(mask, x, padding_value), total, padding_value)
     return padded.transpose(0, 1) if batch_first else padded, lengths
 
 

@@ -16,7 +16,12 @@ from ...compiler.graph import Graph
 from ...compiler.tensor import Tensor
 from ...compiler.training import Descent, Optimizer
 
-SUFFIX = ".gathered"
+_PREFIX, _SUFFIX = "optim.", ".gathered"
+
+
+def is_gathered(name: str) -> bool:
+    """Whether a state of this name is a sum of gradients."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -51,4 +56,4 @@ class Gathered:
 def _gathered(graph: Graph, name: str, descent: Descent) -> Tensor:
     type = descent.parameter.type
     with graph.scope(prefix=""):
-        return graph.buffer(np.zeros(type.shape, type.dtype.numpy), f"optim.{name}{SUFFIX}")
+        return graph.buffer(np.zeros(type.shape, type.dtype.numpy), f"{_PREFIX}{name}{_SUFFIX}")

@@ -106,8 +106,8 @@ class Optimizer(ABC):
                     f"group {pattern!r} sets {', '.join(sorted(unknown))}; "
                     f"{type(self).__name__} has {', '.join(sorted(own))} for a group"
                 )
-            own_schedule = replace(self, groups={}, **options).schedule.plateau
-            if own_schedule not in (None, self.schedule.plateau):
+            plateau = replace(self, groups={}, **options).schedule.plateau
+            if plateau not in (None, self.schedule.plateau):
                 raise UsageError(
                     f"group {pattern!r} has a ReduceLROnPlateau of its own; there is one for all "
                     "parameters: give it to the optimizer"

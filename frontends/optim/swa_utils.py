@@ -19,7 +19,10 @@ from ...compiler.training import Descent, Optimizer
 from ...compiler.types import Array
 from ..nn.module import Module
 
-SUFFIX = ".average"
+
+def average_of(parameter: str) -> str:
+    """The name of a parameter's moving average."""
+    return f"optim.{parameter}.average"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Averaging:
         result = self.optimizer.update(graph, descents)
         for name, new in result.items():
             with graph.scope(prefix=""):
-                average = graph.buffer(np.array(graph.data[name]), f"optim.{name}{SUFFIX}")
+                average = graph.buffer(np.array(graph.data[name]), average_of(name))
             moved = average + (new - average) * (1.0 - self.decay)
             graph.updates[average.value.node] = moved.value
         return result

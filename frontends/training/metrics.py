@@ -76,7 +76,7 @@ def classes(outputs: Any, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def first(outputs: Any, kind: type = Tensor) -> Any:
-    """The tensor itself, or the first of several; or array."""
+    """The tensor itself, or the first of several; or of arrays, where that is the kind."""
     while not isinstance(outputs, kind):
         values = outputs.values() if isinstance(outputs, Mapping) else outputs
         outputs = next(iter(values))

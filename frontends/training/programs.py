@@ -21,10 +21,8 @@ from ...runtime.training import check_state, restore
 from ..nn.module import Module
 from ..nn.state import Parameter, State
 from ..nn.trace import Traced
-from ..optim.accumulation import SUFFIX as GATHERED
-from ..optim.accumulation import Gather, Gathered
-from ..optim.swa_utils import SUFFIX as AVERAGE
-from ..optim.swa_utils import Averaging
+from ..optim.accumulation import Gather, Gathered, is_gathered
+from ..optim.swa_utils import Averaging, average_of
 from .graphs import Signature, Traces, network
 from .objective import Objective
 
@@ -126,14 +124,14 @@ class Programs:
         Arguments:
             program: of a part that is not the last.
         """
-        changed = [name for name in program.traced.graph.updates if not name.endswith(GATHERED)]
+        changed = [name for name in program.traced.graph.updates if not is_gathered(name)]
         before = {name: self.arrays[name].copy() for name in changed}
         try:
             yield
         except BaseException:
             restore(self.arrays, before)
             for name, array in self.arrays.items():
-                if name.endswith(GATHERED):
+                if is_gathered(name):
                     array.fill(0)
             raise
 
@@ -172,13 +170,13 @@ class Programs:
 
     def averages(self) -> dict[str, Array]:
         """The moving averages of parameters, by the parameter's name."""
-        names = [name for name in self._states if _average(name) in self.arrays]
-        return {name: self.arrays[_average(name)] for name in names}
+        names = [name for name in self._states if average_of(name) in self.arrays]
+        return {name: self.arrays[average_of(name)] for name in names}
 
     @property
     def lasting(self) -> dict[str, Array]:
         """All states but those that are zero between two steps."""
-        return {k: v for k, v in self.arrays.items() if not k.endswith(GATHERED)}
+        return {k: v for k, v in self.arrays.items() if not is_gathered(k)}
 
     def signature(self, inputs: Inputs) -> Signature:
         """What the network takes, from an example."""
@@ -278,10 +276,6 @@ class Programs:
         states = {**self.arrays, **(instead or {})}
         executable = Executable(compiled.image, self.threads, states, share=True)
         return Program(traced, executable, signature, rows)
-
-
-def _average(parameter: str) -> str:
-    return f"optim.{parameter}{AVERAGE}"
 
 
 def _types(targets: Targets) -> tuple[Any, ...]:

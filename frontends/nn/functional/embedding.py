@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from ....compiler.errors import ShapeError, UsageError
-from ....compiler.ops.indexing import own_indices
+from ....compiler.ops.base import apply
+from ....compiler.ops.indexing import ScatterAdd, own_indices
 from ....compiler.tensor import Tensor
 from .shape import embedding
 
@@ -40,18 +41,24 @@ def embedding_bag(
         rows = rows * per_sample_weights.unsqueeze(-1)
     if offsets is None:
         return rows.amax(1) if mode == "max" else rows.mean(1) if mode == "mean" else rows.sum(1)
-    count = input.shape[0]
+    count, bags = input.shape[0], offsets.shape[0]
     places = own_indices(rows, 0, count, offsets.dtype).reshape(-1)
-    # The last offset at or before a place is that of its bag.
-    bag = offsets.searchsorted(places, right=True) - 1
-    own = bag.equal(own_indices(offsets.unsqueeze(1), 0, offsets.shape[0], bag.dtype))
+    # Bags from 1 on: the last offset at or before a place is that of its bag; 0 is in none.
+    bag = offsets.searchsorted(places, right=True)
     if mode == "max":
+        own = bag.equal(own_indices(offsets.unsqueeze(1), 0, bags, bag.dtype) + 1)
         largest = own.unsqueeze(-1).where(rows, -math.inf).amax(1)
         return own.any(1).unsqueeze(1).where(largest, 0.0)
-    total = own.cast(rows.dtype) @ rows
+    total = _added(rows, bag, bags)
     if mode == "sum":
         return total
-    return total / own.cast(rows.dtype).sum(1).maximum(1.0).unsqueeze(1)
+    ones = rows.constant(1.0).broadcast_to((count, 1))
+    return total / _added(ones, bag, bags).maximum(1.0)
+
+
+def _added(rows: Tensor, bag: Tensor, bags: int) -> Tensor:
+    """The sums of the rows of each bag, which are numbered from 1 on."""
+    return apply(ScatterAdd((bags + 1, rows.shape[1]), 0), bag, rows)[1:]
 
 
 __all__ = ["embedding_bag"]
