@@ -248,7 +248,7 @@ def read_only(x: Array) -> Array:
     return copy
 
 
-class Named(np.ndarray):  # type: ignore[type-arg]
+class Named(np.ndarray):  # type: ignore[type-arg]  # of any shape and dtype
     """Arrays of users' own."""
 
 

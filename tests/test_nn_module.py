@@ -130,7 +130,7 @@ def test_a_missing_call_of_the_base_class_is_named() -> None:
 def test_an_unknown_attribute_is_an_attribute_error() -> None:
     net = Net()
     with pytest.raises(AttributeError, match="'Net' object has no attribute 'tail'"):
-        net.tail  # noqa: B018
+        net.tail  # noqa: B018  # asked for, not used
     assert {"features", "scale", "mean", "train"} <= set(dir(net))
 
 

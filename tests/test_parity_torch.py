@@ -49,7 +49,7 @@ def vgg(nn: Any) -> Any:
 def resnet(nn: Any) -> Any:
     """A stem and two residual blocks, of which the second halves the image."""
 
-    class Block(nn.Module):  # type: ignore[misc]
+    class Block(nn.Module):  # type: ignore[misc]  # quern.nn or torch.nn
         def __init__(self, before: int, channels: int, stride: int) -> None:
             super().__init__()
             self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)

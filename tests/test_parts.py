@@ -51,6 +51,7 @@ def convolution(x: Tensor, channels: int, kernel: int = 1) -> Tensor:
     """A kernel of its own, whose result gets into memory."""
     weight = x.graph.constant(numbers(channels, x.shape[1], kernel, kernel) / x.shape[1])
     net = Net(x.graph)
+    # A method is replaced, on purpose.
     net.weight = lambda *shape: weight  # type: ignore[method-assign, assignment]
     return net.conv(x, channels, kernel)
 

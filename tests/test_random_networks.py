@@ -22,7 +22,7 @@ from quern.compiler.types import Shape
 try:
     import torch
 except ImportError:
-    torch = None  # type: ignore[assignment]
+    torch = None  # type: ignore[assignment]  # tests that need it are skipped
 
 Array = np.ndarray[Any, Any]
 # What is done, the channels before it, and which tensor is the other one.
@@ -64,7 +64,7 @@ LAYERS: dict[str, Callable[[Any, int], Any]] = {
 def network(library: Any, functions: Any, plan: Sequence[Step]) -> Any:
     """The module that a plan describes, in a namespace that is `quern`'s or `torch`'s."""
 
-    class Network(library.Module):  # type: ignore[misc]
+    class Network(library.Module):  # type: ignore[misc]  # quern.nn or torch.nn
         def __init__(self) -> None:
             super().__init__()
             self.layers = library.ModuleList()

@@ -120,7 +120,7 @@ def test_dtypes_and_types_as_attributes(op: Any) -> None:
 
 
 def test_an_attribute_json_cannot_hold_is_refused_when_written() -> None:
-    op = replace(Pad(((1, 1),)), value=np.ones(2))  # type: ignore[arg-type]
+    op = replace(Pad(((1, 1),)), value=np.ones(2))  # type: ignore[arg-type]  # which is refused
     with pytest.raises(TypeError, match="no JSON form"):
         op_to_json(op)
 

@@ -170,6 +170,7 @@ def test_filters_on_a_photograph(photograph: Array, border: str) -> None:
     (identity, box, shifted, sharp) = run(photograph[None, None])[0]
 
     height, width = photograph.shape
+    # NumPy has an overload for each name of a border, none for any name.
     padded = np.pad(photograph.astype(np.float64), 1, BORDERS[border])  # type: ignore[call-overload]
 
     def moved(down: int, right: int) -> Array:

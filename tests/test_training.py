@@ -231,7 +231,7 @@ class TestFit:
     def test_data_that_does_not_fit_is_refused(self) -> None:
         own = trainer()
         with pytest.raises(UsageError, match="cannot take rows from list"):
-            own.fit([1, 2], quiet=True)  # type: ignore[arg-type]
+            own.fit([1, 2], quiet=True)  # type: ignore[arg-type]  # which is refused
         with pytest.raises(DataError, match="as many rows"):
             own.fit((np.zeros((3, 2)), np.zeros(4)), quiet=True)
         with pytest.raises(ShapeError, match="0"):

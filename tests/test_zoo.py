@@ -80,7 +80,7 @@ def test_entries_are_frozen_and_in_order() -> None:
     assert list(entries()) == sorted(entries())
     entry = entries()["lenet"]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        entry.name = "other"  # type: ignore[misc]
+        entry.name = "other"  # type: ignore[misc]  # which is refused
 
 
 def test_every_build_is_a_network_of_its_own() -> None:

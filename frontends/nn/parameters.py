@@ -48,10 +48,7 @@ def clip_grad_norm_(parameters: object, max_norm: float, *args: Any, **kwargs: A
     Raises:
         UsageError: always; optimizers clip.
     """
-    raise UsageError(
-        f"gradients are part of the step that is compiled: give the optimizer clip_grad_norm="
-        f"{max_norm}, as in optim.SGD(lr=0.1, clip_grad_norm={max_norm})"
-    )
+    raise _of_the_step(f"clip_grad_norm={max_norm}")
 
 
 def clip_grad_value_(parameters: object, clip_value: float, *args: Any, **kwargs: Any) -> NoReturn:
@@ -59,9 +56,13 @@ def clip_grad_value_(parameters: object, clip_value: float, *args: Any, **kwargs
     Raises:
         UsageError: always; optimizers clip.
     """
-    raise UsageError(
-        f"gradients are part of the step that is compiled: give the optimizer clip_grad_value="
-        f"{clip_value}, as in optim.SGD(lr=0.1, clip_grad_value={clip_value})"
+    raise _of_the_step(f"clip_grad_value={clip_value}")
+
+
+def _of_the_step(option: str) -> UsageError:
+    return UsageError(
+        f"gradients are part of the step that is compiled: give the optimizer {option}, as in "
+        f"optim.SGD(lr=0.1, {option})"
     )
 
 

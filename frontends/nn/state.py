@@ -50,7 +50,7 @@ class State(Tensor):
 
     def declare(self, graph: Graph, name: str) -> Tensor:
         """The node that stands for it in a graph."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no node of its own")
 
     def numpy(self) -> Array:
         """The contents."""

@@ -72,7 +72,7 @@ def rrelu(
     training: bool = False,
     inplace: bool = False,
 ) -> Tensor:
-    """X where x >= 0, else slope * x: in training each element has a random slope between two, else
+    """max(x, 0) + slope * min(x, 0): in training each element has a random slope between two, else
     all have their mean (Xu et al., 2015).
     """
     if not training:
