@@ -429,10 +429,12 @@ def test_what_shapes_depend_on_is_refused() -> None:
 
 def test_new_ones_are_of_the_same_type() -> None:
     def network(x: Any) -> Any:
-        return x.new_zeros(2, 3), x.new_ones((2,)), x.new_full((1, 2), 3), x.new_tensor([1, 2])
+        empty = x.new_empty(3) * 0
+        filled = x.new_zeros(2, 3), x.new_ones((2,)), x.new_full((1, 2), 3), x.new_tensor([1, 2])
+        return empty, *filled
 
     found = qn.compile(network, qn.spec(1, dtype="int64"))(np.zeros(1, np.int64))
-    for y, e in zip(found, ([[0] * 3] * 2, [1, 1], [[3, 3]], [1, 2]), strict=True):
+    for y, e in zip(found, ([0] * 3, [[0] * 3] * 2, [1, 1], [[3, 3]], [1, 2]), strict=True):
         assert y.dtype == np.int64
         np.testing.assert_array_equal(y, e)
 

@@ -217,6 +217,11 @@ def new_zeros(self: Tensor, *size: int | Shape, dtype: Any = None) -> Tensor:
     return new_full(self, shape.extents(size), 0, dtype)
 
 
+def new_empty(self: Tensor, *size: int | Shape, dtype: Any = None) -> Tensor:
+    """A tensor of this one's dtype, with any numbers in it."""
+    return new_zeros(self, *size, dtype=dtype)
+
+
 def new_ones(self: Tensor, *size: int | Shape, dtype: Any = None) -> Tensor:
     """A tensor of this one's dtype, 1 everywhere."""
     return new_full(self, shape.extents(size), 1, dtype)
