@@ -146,8 +146,12 @@ def logical_xor(self: Tensor, other: Tensor) -> Tensor:
 
 
 def lerp(self: Tensor, end: Tensor, weight: Other) -> Tensor:
-    """On the line between two: self + weight * (end - self)."""
-    return self + (end - self) * weight
+    """On the line between two: self + weight * (end - self), exactly `end` at 1."""
+    step = end - self
+    if isinstance(weight, Scalar):
+        return self + step * weight if abs(weight) < 0.5 else end - step * (1 - weight)
+    share = as_tensor(weight, self)
+    return choose(share.abs() < 0.5, self + step * share, end - step * (1 - share))
 
 
 def addcmul(self: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
