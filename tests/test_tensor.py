@@ -131,6 +131,9 @@ CASES: dict[str, tuple[Method, Method, tuple[Array, ...]]] = {
         lambda x: np.float32(2) * x + np.int64(3), lambda x: 2 * x + 3, (X,),
     ),
     "lerp": (lambda x, y: x.lerp(y, 0.25), lambda x, y: x + 0.25 * (y - x), (X, Y)),
+    "lerp beyond": (lambda x, y: x.lerp(y, -3), lambda x, y: x - 3 * (y - x), (X, Y)),
+    "lerp by tensors": (lambda x, y: x.lerp(y, x), lambda x, y: x + x * (y - x), (X, Y)),
+    "lerp to the end": (lambda x, y: (x * 1e9).lerp(y, 1), lambda x, y: y, (X, Y)),
     "addcmul": (
         lambda x, y: x.addcmul(y, y, value=0.5), lambda x, y: x + 0.5 * y * y, (X, Y),
     ),
