@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -296,6 +298,21 @@ def test_transposed_convolution_takes_the_size_it_is_to_give(rng: np.random.Gene
     assert_close(own(x, output_size=(8, 9)), expected)
 
 
+def test_one_process_has_the_whole_batch() -> None:
+    """What is converted computes what it did, from the same parameters, and says what it is."""
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Sequential(nn.BatchNorm2d(6, momentum=0.2)))
+    x = np.random.default_rng(0).standard_normal((4, 3, 6, 6), np.float32)
+    plain, weight = deepcopy(network), network[1][0].weight
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    assert converted is network
+    assert repr(network[1][0]) == repr(plain[1][0]).replace("BatchNorm2d", "SyncBatchNorm")
+    assert network[1][0].weight is weight
+    np.testing.assert_array_equal(network(x), plain(x))
+    for a, b in zip(network.state_dict().values(), plain.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert isinstance(nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm1d(2)), nn.SyncBatchNorm)
+
+
 def test_embedding_looks_rows_up(rng: np.random.Generator) -> None:
     own, other = pair("Embedding(9, 4, padding_idx=-2)")
     assert repr(own) == repr(other)
@@ -333,5 +350,5 @@ def test_what_is_no_tensor_is_refused() -> None:
 
 @pytest.mark.parametrize("size", ["x", None, (1.5, 2)])
 def test_sizes_are_whole_numbers(size: Any) -> None:
-    with pytest.raises(UsageError, match="kernel_size is a whole number, or 2 of them, not"):
+    with pytest.raises(UsageError, match="kernel_size is a whole number or several, not"):
         nn.Conv2d(1, 2, size)

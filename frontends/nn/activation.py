@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...compiler.errors import ShapeError
 from ...compiler.tensor import Tensor
 from .functional import activation as functions
+from .init import constant_
+from .linear import empty
 from .module import Layer
 from .state import Parameter
 
@@ -224,7 +224,8 @@ class PReLU(Layer):
         super().__init__()
         self.num_parameters = num_parameters
         self.init = init
-        self.weight = Parameter(np.full(num_parameters, init, np.float32))
+        self.weight = Parameter(empty(num_parameters))
+        constant_(self.weight, init)
 
     def forward(self, input: Tensor) -> Tensor:
         return functions.prelu(input, self.weight)

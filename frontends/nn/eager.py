@@ -17,6 +17,7 @@ from ...compiler.graph import Graph
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array
 from . import init
+from .annotations import checked
 from .context import current_trace
 from .module import Module
 from .state import State
@@ -34,16 +35,17 @@ def on_arrays(function: Callable[P, R]) -> Callable[P, R]:
     """The same function of tensors, which runs at once where there is no graph to build on: no
     tensor is given and nothing is being traced. Elsewhere arrays beside tensors are constants.
     """
+    checking = checked(function)
 
     @wraps(function)
     def either(*args: P.args, **kwargs: P.kwargs) -> R:
         given = _leaves((args, kwargs))
         graph = _graph_of(given)
         if graph is None:
-            result: R = run(function, args, kwargs)
+            result: R = run(checking, args, kwargs)
             return result
         if not any(isinstance(a, np.ndarray) for a in (*args, *kwargs.values())):
-            return function(*args, **kwargs)
+            return checking(*args, **kwargs)
         floats = (t.dtype for t in given if isinstance(t, Tensor) and t.dtype.is_float)
         like = next(floats, None)
 
@@ -52,7 +54,7 @@ def on_arrays(function: Callable[P, R]) -> Callable[P, R]:
                 return value
             return graph.constant(value, like if value.dtype.kind == "f" else None)
 
-        return function(*(constant(a) for a in args), **{k: constant(a) for k, a in kwargs.items()})
+        return checking(*(constant(a) for a in args), **{k: constant(a) for k, a in kwargs.items()})
 
     return either
 

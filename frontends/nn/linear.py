@@ -21,11 +21,12 @@ def empty(*extents: int) -> Array:
     """An array (float32) to be filled.
 
     Raises:
-        UsageError: for extents below 0.
+        UsageError: for extents below 0, or far beyond any memory.
     """
-    if min(extents, default=0) < 0:
-        raise UsageError(f"a parameter cannot have the shape {extents}")
-    return np.empty(extents, np.float32)
+    try:
+        return np.empty(extents, np.float32)
+    except (ValueError, MemoryError):
+        raise UsageError(f"a parameter cannot have the shape {extents}") from None
 
 
 class Linear(Layer):

@@ -9,12 +9,15 @@ from ...compiler.errors import QuernError, UsageError
 from ...compiler.graph import user_location
 from ...compiler.tensor import Tensor
 from ...compiler.types import Array, DType
+from .annotations import checked
 from .context import Trace, current_trace, require_trace
 from .paths import joined, named_states, state_at
 from .state import Buffer, Parameter, State
 from .state_dict import IncompatibleKeys, load_states
 
 S = TypeVar("S", bound=State)
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 _BACKWARD_HOOK = (
@@ -66,6 +69,12 @@ class Module:
     _version: ClassVar[int] = 0
 
     forward: Callable[..., Any] = _no_forward
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Modules of this package check what they are made with."""
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.partition(".")[0] == _PACKAGE and "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={})

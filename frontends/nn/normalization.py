@@ -14,7 +14,8 @@ from . import init
 from .context import require_trace
 from .functional import normalization
 from .functional.arguments import Size
-from .module import Layer
+from .linear import empty
+from .module import Layer, Module
 from .state import Parameter
 
 
@@ -56,8 +57,8 @@ class ChannelNorm(Layer):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        shape = (num_features,)
-        one, zero = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+        one = init.ones_(empty(num_features))
+        zero = one * 0
         self.register_parameter("weight", Parameter(one) if affine else None)
         self.register_parameter("bias", Parameter(zero) if affine and bias else None)
         tracked = track_running_stats
@@ -154,6 +155,30 @@ class BatchNorm3d(BatchNorm):
     ranks = (5,)
 
 
+class SyncBatchNorm(BatchNorm):
+    """Batch normalisation of (N, C, *); see BatchNorm. There is one process, so that the batch is
+    whole without others.
+    """
+
+    ranks = (2, 3, 4, 5)
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: object = None) -> Module:
+        """The module, with a SyncBatchNorm of the same states in place of each BatchNorm below, or
+        one in its own place.
+
+        Arguments:
+            process_group: there is one process, whatever this is.
+        """
+        if isinstance(module, BatchNorm) and not isinstance(module, cls):
+            made = cls(module.num_features, module.eps, module.momentum)
+            made.__dict__.update(module.__dict__)
+            return made
+        for name, child in module.named_children():
+            module.add_module(name, cls.convert_sync_batchnorm(child))
+        return module
+
+
 class InstanceNorm(ChannelNorm):
     """Base of instance normalisation (Ulyanov et al., 2016): each channel of each sample by itself.
 
@@ -240,7 +265,7 @@ class LayerNorm(Layer):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        one = np.ones(self.normalized_shape, np.float32)
+        one = init.ones_(empty(*self.normalized_shape))
         affine = elementwise_affine
         self.register_parameter("weight", Parameter(one) if affine else None)
         self.register_parameter("bias", Parameter(one * 0) if affine and bias else None)
@@ -277,7 +302,7 @@ class RMSNorm(Layer):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        one = np.ones(self.normalized_shape, np.float32)
+        one = init.ones_(empty(*self.normalized_shape))
         self.register_parameter("weight", Parameter(one) if elementwise_affine else None)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -314,7 +339,7 @@ class GroupNorm(Layer):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        one = np.ones(num_channels, np.float32)
+        one = init.ones_(empty(num_channels))
         self.register_parameter("weight", Parameter(one) if affine else None)
         self.register_parameter("bias", Parameter(one * 0) if affine and bias else None)
 
