@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DTypeError, GraphError, QuernError, SourceLocation
+from .errors import DTypeError, GraphError, QuernError
+from .node import Node, Origin, Phase, Scope, Use, Value, merge_origins
 from .ops.base import Op
 from .ops.leaf import Buffer, Constant, Input, Leaf, Parameter, State
-from .source import user_location as user_location
+from .source import user_location
 from .types import Array, DType, TensorType
 
 if TYPE_CHECKING:
@@ -27,73 +27,16 @@ if TYPE_CHECKING:
 
     from .tensor import Tensor
 
-
-class Phase(Enum):
-    """Which part of a training step a node belongs to."""
-
-    FORWARD = "forward"
-    BACKWARD = "backward"
-    UPDATE = "update"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """One of the user's nodes: its name and where it was declared."""
-
-    name: str
-    source: SourceLocation | None = None
-
-
-class Value(NamedTuple):
-    """One output of a node. A tuple: there are many, they are hashed all the time."""
-
-    node: str
-    port: int = 0
-
-    def __str__(self) -> str:
-        return self.node if self.port == 0 else f"{self.node}:{self.port}"
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of the graph.
-
-    Arguments:
-        name: unique and readable, `features.conv1`.
-        op: what it computes.
-        types: type of each output.
-        origins: the user's nodes it came from, through every rewrite and fusion.
-        phase: forward, backward or update.
-    """
-
-    name: str
-    op: Op
-    types: tuple[TensorType, ...]
-    origins: tuple[Origin, ...] = ()
-    phase: Phase = Phase.FORWARD
-
-    @property
-    def source(self) -> SourceLocation | None:
-        """The user's line, where one is known."""
-        return next((o.source for o in self.origins if o.source), None)
-
-
-class Use(NamedTuple):
-    """An edge, as the node knows it that is read."""
-
-    port: int
-    user: str
-    input_port: int
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What nodes get that are added inside `Graph.scope`."""
-
-    prefix: str = ""
-    origins: tuple[Origin, ...] = ()
-    phase: Phase = Phase.FORWARD
-    detached: bool = False
+__all__ = [
+    "Graph",
+    "Node",
+    "Origin",
+    "Phase",
+    "Scope",
+    "Value",
+    "merge_origins",
+    "user_location",
+]
 
 
 @dataclass(eq=False)
@@ -460,8 +403,3 @@ def _type_of_data(value: Array | TensorType) -> TensorType:
     if isinstance(value, TensorType):
         return value
     return TensorType(tuple(value.shape), DType.of(value.dtype))
-
-
-def merge_origins(*nodes: Node) -> tuple[Origin, ...]:
-    """The origins of several nodes, each once, in order."""
-    return tuple(dict.fromkeys(origin for node in nodes for origin in node.origins))
