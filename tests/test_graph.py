@@ -206,7 +206,7 @@ def test_values_that_do_not_exist(value: Value, message: str) -> None:
 
 def test_values_of_another_graph() -> None:
     x = Graph("one").input(TensorType(()), "x")
-    with pytest.raises(GraphError, match="mixes values of the graphs two and one"):
+    with pytest.raises(GraphError, match="x of the graph one is read in two"):
         Graph("two").apply(Exp(), x)
 
 
