@@ -14,8 +14,9 @@ from .tile import Columns, Span, clear, most_rows, outer_product
 # Channels whose products are added up before they are added to those of others: errors grow with
 # the length of a sum.
 _SUMMED = 128
-# Bytes that a prefetch gets.
+# Bytes that a prefetch gets, and blocks of channels between asking for an input and reading it.
 _LINE = 64
+_AHEAD = 6
 
 # What is done at a place, with a register tile: its first tile, and how many are in it.
 Ahead = Callable[[Expr, Expr, int], ir.Block]
@@ -31,8 +32,9 @@ class Products:
         weight: transformed, (panel, place, C, column).
         results: (tile, place, column).
         block: channels in a block of the inputs.
-        unrolled: whether the steps of a block of channels are written out. That is several times
-            the code; it pays where the weights of many places come from far.
+        unrolled: whether the steps of a block of channels are written out, several times the code.
+            Else inputs are asked for: processors follow by themselves what one instruction reads at
+            equal distances only.
     """
 
     binding: Binding
@@ -149,8 +151,13 @@ class Products:
             for i in range(share)
             for column in range(0, self.columns.width, _LINE // self.columns.dtype.size)
         )
-        kind = LoopKind.UNROLLED if self.unrolled else LoopKind.SERIAL
-        return (*ahead, ir.For(inner, self.block, step, kind))
+        if self.unrolled:
+            return (*ahead, ir.For(inner, self.block, step, LoopKind.UNROLLED))
+        ahead += tuple(
+            ir.Prefetch(self.inputs, (slot, place, self.at(channel + _AHEAD, first, ir.index(i))))
+            for i in range(0, tile.shape[0] * self.block, _LINE // self.columns.dtype.size)
+        )
+        return (*ahead, ir.For(inner, self.block, step))
 
     def _keep(
         self, tile: Buffer, place: Expr, first: Expr, row: ir.Var, lane: ir.Var, more: bool
