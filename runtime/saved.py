@@ -29,7 +29,7 @@ def save(what: Mapping[str, object] | Executable, path: str | Path) -> Path:
         path: of the file.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it is something else, or two of its names are the same as text.
         ArtifactError: the file cannot be written.
     """
     if isinstance(what, Executable):
@@ -45,7 +45,10 @@ def save(what: Mapping[str, object] | Executable, path: str | Path) -> Path:
             f"state dicts are kept in the format of {ENDING}, which PyTorch reads with "
             f"safetensors.torch.load_file: {target.with_suffix(ENDING)} in place of {target}"
         )
-    data = safetensors.save({str(name): _array(name, each) for name, each in what.items()})
+    arrays = {str(name): _array(name, each) for name, each in what.items()}
+    if len(arrays) < len(what):
+        raise UsageError("two names of the state dict are the same as text; rename one")
+    data = safetensors.save(arrays)
     try:
         with replacing(target) as file:
             file.write(data)

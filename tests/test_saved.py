@@ -56,6 +56,7 @@ def test_what_is_no_state_dict_is_told(tmp_path: Path) -> None:
         (network(), r"Sequential is not kept in a file as it is: save model.state_dict\(\)"),
         ({"model": {"weight": np.zeros(2)}}, r"'model' is dict; what is saved is a state dict"),
         ({"name": "LeNet"}, r"'name' is str"),
+        ({1: np.zeros(2), "1": np.zeros(2)}, r"the same as text"),
     ]:
         with pytest.raises(UsageError, match=message):
             qn.save(what, path)
