@@ -38,25 +38,25 @@ _HOMES: dict[str, str] = {
     """,
     ".frontends.nn.functional.draw": "logspace multinomial normal randint_like randperm",
     ".frontends.nn.functional.methods": """
-        abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr all allclose
-        amax amin aminmax any arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmin
-        argsort asin asinh atan atan2 atanh baddbmm bincount bitwise_and bitwise_not
-        bitwise_or bitwise_xor broadcast_to bucketize cdist ceil clamp clamp_max clamp_min
-        clip clone copysign corrcoef cos cosh count_nonzero cov cross cummax cummin cumprod
-        cumsum deg2rad detach diag diag_embed diagflat diagonal diff dist div divide dot
-        einsum eq equal erf exp2 expm1 fix flip fliplr flipud floor floor_divide fmax fmin
+        abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr all allclose amax
+        amin aminmax any arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmin argsort
+        asin asinh atan atan2 atanh baddbmm bincount bitwise_and bitwise_not bitwise_or
+        bitwise_xor broadcast_to bucketize cdist ceil clamp clamp_max clamp_min clip clone
+        copysign corrcoef cos cosh count_nonzero cov cross cummax cummin cumprod cumsum deg2rad
+        detach diag diag_embed diagflat diagonal diff digamma dist div divide dot einsum eq
+        equal erf erfc erfinv exp2 expm1 fix flip fliplr flipud floor floor_divide fmax fmin
         fmod frac ge ger greater greater_equal gt heaviside histc hsplit hypot index_add
         index_copy index_fill index_select inner isclose isfinite isin isinf isnan isneginf
-        isposinf kron kthvalue le lerp less less_equal log10 log1p log2 logaddexp logaddexp2
-        logcumsumexp logical_and logical_not logical_or logical_xor logit logsumexp lt
-        masked_fill matrix_power max mean median min mm moveaxis movedim msort mul multiply
+        isposinf kron kthvalue le lerp less less_equal lgamma log10 log1p log2 logaddexp
+        logaddexp2 logcumsumexp logical_and logical_not logical_or logical_xor logit logsumexp
+        lt masked_fill matrix_power max mean median min mm moveaxis movedim msort mul multiply
         mv nan_to_num nanmean nansum narrow ne neg negative norm not_equal numel outer pdist
-        permute pow prod quantile rad2deg ravel reciprocal remainder repeat_interleave
-        reshape roll rot90 round rsqrt scatter scatter_add scatter_reduce searchsorted
-        select select_scatter sgn sign signbit sin sinc sinh slice_scatter sort
-        split_with_sizes square squeeze std std_mean sub subtract sum swapaxes swapdims t
-        take take_along_dim tan tensor_split tensordot tile topk transpose tril triu
-        true_divide trunc unbind unsqueeze var var_mean vdot vsplit xlogy
+        permute pow prod quantile rad2deg ravel reciprocal remainder repeat_interleave reshape
+        roll rot90 round rsqrt scatter scatter_add scatter_reduce searchsorted select
+        select_scatter sgn sign signbit sin sinc sinh slice_scatter sort split_with_sizes square
+        squeeze std std_mean sub subtract sum swapaxes swapdims t take take_along_dim tan
+        tensor_split tensordot tile topk transpose tril triu true_divide trunc unbind unsqueeze
+        var var_mean vdot vsplit xlogy
     """,
     ".frontends.nn.init": "manual_seed",
     ".frontends.nn.trace": "spec trace",

@@ -24,6 +24,7 @@ import test_ops_random
 import test_ops_reduce
 import test_ops_scatter
 import test_ops_shrink
+import test_ops_special
 import test_ops_trigonometry
 import test_recurrence
 from gradcheck import type_of
@@ -62,6 +63,7 @@ TABLES = (
     test_ops_reduce,
     test_ops_scatter,
     test_ops_shrink,
+    test_ops_special,
     test_ops_trigonometry,
 )
 # What is checked in more ways than by a formula is checked in the file itself.

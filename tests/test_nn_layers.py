@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
-
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import pytest

@@ -190,9 +190,12 @@ class Tensor:
     cos = pointwise.cos
     cosh = pointwise.cosh
     deg2rad = arithmetic.deg2rad
+    digamma = pointwise.digamma
     div = divide = true_divide = pointwise.divide
     eq = equal = pointwise.equal
     erf = pointwise.erf
+    erfc = pointwise.erfc
+    erfinv = pointwise.erfinv
     exp = pointwise.exp
     exp2 = arithmetic.exp2
     expm1 = pointwise.expm1
@@ -214,6 +217,7 @@ class Tensor:
     isposinf = arithmetic.isposinf
     le = less_equal = __le__
     lerp = pointwise.lerp
+    lgamma = pointwise.lgamma
     log = pointwise.log
     log10 = pointwise.log10
     log1p = pointwise.log1p

@@ -28,7 +28,7 @@ from .packed import PackedSequence
 from .state import Parameter
 
 States = tuple[Tensor, ...]
-Lengths: TypeAlias = "Tensor | Sequence[int]"
+Lengths: TypeAlias = Tensor | Sequence[int]
 
 
 class Recurrent(Layer):

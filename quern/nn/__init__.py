@@ -121,6 +121,7 @@ from ..frontends.nn.normalization import (
     LocalContrastNorm,
     LocalResponseNorm,
     RMSNorm,
+    SyncBatchNorm,
 )
 from ..frontends.nn.padding import (
     CircularPad1d,
@@ -343,6 +344,7 @@ __all__ = [
     "Softplus",
     "Softshrink",
     "Softsign",
+    "SyncBatchNorm",
     "Tanh",
     "Tanhshrink",
     "Threshold",
