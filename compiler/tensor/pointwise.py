@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from ..errors import DTypeError
 from ..ops import pointwise as pw
+from ..ops import special as sp
 from ..ops import trigonometry as trig
 from ..ops.base import Op, apply
 from ..types import DType
@@ -252,11 +253,15 @@ bitwise_not = _unary(pw.Not(), "Whether it is not true.", of_floats=False)
 ceil = _rounded(pw.Ceil(), "The next whole number above.")
 cos = _unary(pw.Cos(), "Cosine of an angle in radians.")
 cosh = _unary(trig.Cosh(), "Hyperbolic cosine.")
+digamma = _unary(sp.Digamma(), "The derivative of log Γ(x).")
 erf = _unary(pw.Erf(), "Error function.")
+erfc = _unary(sp.Erfc(), "1 - erf(x), also where that is tiny.")
+erfinv = _unary(sp.Erfinv(), "The number of which this is the error function.")
 exp = _unary(pw.Exp(), "The exponential.")
 expm1 = _unary(pw.Expm1(), "exp(x) - 1, also for small x.")
 floor = _rounded(pw.Floor(), "The next whole number below.")
 isnan = _unary(pw.IsNaN(), "Whether it is no number.")
+lgamma = _unary(sp.Lgamma(), "log |Γ(x)|")
 log = _unary(pw.Log(), "Natural logarithm.")
 log1p = _unary(pw.Log1p(), "log(1 + x), also for small x.")
 negative = _unary(pw.Negate(), "The number with the other sign.", of_floats=False)

@@ -13,10 +13,10 @@ Number = Tensor | float | int | bool
 enter_methods(
     "default",
     "abs acos acosh asin asinh atan atan2 atanh bitwise_not ceil clamp clamp_max clamp_min cos "
-    "cosh erf exp exp2 expm1 floor floor_divide fmax fmin heaviside hypot isfinite isinf isnan "
-    "log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor "
-    "logit maximum minimum nan_to_num neg reciprocal round rsqrt sigmoid sign signbit sin sinc "
-    "sinh sqrt square tan tanh trunc type_as",
+    "cosh digamma erf erfc erfinv exp exp2 expm1 floor floor_divide fmax fmin heaviside hypot "
+    "isfinite isinf isnan lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not "
+    "logical_or logical_xor logit maximum minimum nan_to_num neg reciprocal round rsqrt sigmoid "
+    "sign signbit sin sinc sinh sqrt square tan tanh trunc type_as",
 )
 enter_methods(
     "Tensor Scalar",
