@@ -79,26 +79,26 @@ def _exponential(f: FunctionBuilder, r: Value, coefficients: Sequence[float]) ->
     return f.multiply_add(f.fmul(r, r), polynomial(f, r, coefficients), r)
 
 
-def _exp_of(f: FunctionBuilder, x: Value) -> Value:
-    """e^x for x in [-104, 89] or NaN."""
-    r, s = _reduce_exp(f, x)
+def exp(f: FunctionBuilder, x: Value) -> Value:
+    """The exponential."""
+    r, s = _reduce_exp(f, at_least(f, at_most(f, x, 89.0), -104.0))
     q = _exponential(f, r, _EXP)
     return f.fmul(f.multiply_add(s, q, s), s)
 
 
-def exp(f: FunctionBuilder, x: Value) -> Value:
-    """The exponential."""
-    return _exp_of(f, at_least(f, at_most(f, x, 89.0), -104.0))
-
-
 def decay(f: FunctionBuilder, x: Value) -> Value:
-    """e^x for x <= 1 or NaN; zero where that is below 2^-126.
+    """e^x for x <= 1 or NaN; zero where that is below 2^-126."""
+    # From -88 downwards k is -127, whose exponent field is that of zero.
+    return _scaled_decay(f, at_least(f, x, -88.0), 0)
 
-    x = k ln 2 + r with |r| <= ½ ln 2, so that a shorter polynomial will do. From -88 downwards k is
-    -127, whose exponent field is that of zero.
+
+def _scaled_decay(f: FunctionBuilder, x: Value, scale: int) -> Value:
+    """2^scale e^x for x <= 1 or NaN, if that is no subnormal.
+
+    x = k ln 2 + r with |r| <= ½ ln 2, so that a shorter polynomial will do. `magic` is as in
+    `_reduce_exp`.
     """
-    magic = 1.5 * 2**23 + 127
-    x = at_least(f, x, -88.0)
+    magic = 1.5 * 2**23 + 127 + scale
     shifted = f.multiply_add(x, 1 / math.log(2), magic)
     k = f.fsub(shifted, magic)
     r = f.multiply_add(k, -_LN2_HIGH, x)
@@ -120,12 +120,15 @@ def expm1(f: FunctionBuilder, x: Value) -> Value:
 
 def sigmoid(f: FunctionBuilder, x: Value) -> Value:
     """1 / (1 + e^-x)."""
-    # From e^-|x|, which cannot overflow, so that results keep their bits down to the subnormals.
+    # From e^-|x|, which cannot overflow, so that results keep their bits down to the subnormals:
+    # float32 has numerator and denominator times 2^24, so that they are none.
+    below = f.fneg(absolute(f, x))
     if x.type.element == "double":
-        e = libm("exp")(f, f.fneg(absolute(f, x)))
+        one, e = 1.0, libm("exp")(f, below)
     else:
-        e = _exp_of(f, at_least(f, f.fneg(absolute(f, x)), -104.0))
-    return f.fdiv(f.select(f.fcmp("olt", x, 0.0), e, 1.0), f.fadd(e, 1.0))
+        one, e = 2.0**24, _scaled_decay(f, at_least(f, below, -104.0), 24)
+    negative = f.icmp("slt", bits_of(f, x), 0)  # the sign as it is: comparing takes an instruction
+    return f.fdiv(f.select(negative, e, one), f.fadd(e, one))
 
 
 # --------------------------------------------------------------------------------------- logarithms
@@ -182,13 +185,13 @@ def log1p(f: FunctionBuilder, x: Value) -> Value:
 def tanh(f: FunctionBuilder, x: Value) -> Value:
     """The hyperbolic tangent."""
     # With h = (e^2|x| - 1)/2, tanh |x| = h/(h + 1). From |x| = n ln 2/2 + r it is, for E = 2^n,
-    # h = E (e^2r - 1)/2 + (E - 1)/2. `magic` as in `_reduce_exp`.
+    # h = E (e^2r - 1)/2 + (E - 1)/2. `magic` as in `_reduce_exp`; ln 2 needs no second part, since
+    # h/(h + 1) depends the less on r the larger n is.
     magic = 1.5 * 2**23 + 127
     a = at_most(f, absolute(f, x), 10.0)
     shifted = f.multiply_add(a, 2 / math.log(2), magic)
     n = f.fsub(shifted, magic)
-    r = f.multiply_add(n, -_LN2_HIGH / 2, a)
-    r = f.multiply_add(n, -_LN2_LOW / 2, r)
+    r = f.multiply_add(n, -math.log(2) / 2, a)
     q = _exponential(f, r, _TANH)
     power = real_of(f, f.shl(bits_of(f, shifted), 23))
     h = f.multiply_add(power, q, f.multiply_add(power, 0.5, -0.5))
