@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quern.compiler.autodiff import differentiate
-from quern.compiler.errors import GraphError
+from quern.compiler.errors import GraphError, SourceLocation
 from quern.compiler.evaluate import evaluate
-from quern.compiler.graph import Graph, Origin, Phase, SourceLocation
+from quern.compiler.graph import Graph, Origin, Phase
 from quern.compiler.ops.base import op_classes, op_from_json, op_to_json
 from quern.compiler.ops.leaf import Constant
 from quern.compiler.ops.movement import Pad, PadMode
