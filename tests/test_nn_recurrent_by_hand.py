@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from recurrent_layers import BATCH, HIDDEN, INPUT, STEPS, assert_close, random, sigmoid
@@ -112,6 +114,58 @@ def test_what_a_step_computes_leaves_it_as_a_result() -> None:
         qn.trace(leaky, qn.spec(4, 3))
     with pytest.raises(UsageError, match="returns its next states and its results, two lists"):
         nn.functional.recurrence(lambda h, x: h + x, random(3), random(4, 3))
+
+
+class Attentive(nn.Module):
+    """The decoder of docs/recurrence.md; `told` says where it is given what is right."""
+
+    def __init__(self, letters: int = 7) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(letters, 4)
+        self.query, self.key = nn.Linear(HIDDEN, 5), nn.Linear(3, 5, bias=False)
+        self.energy = nn.Linear(5, 1, bias=False)
+        self.cell = nn.GRUCell(4 + 3, HIDDEN)
+        self.head = nn.Linear(HIDDEN + 3, letters)
+
+    def step(self, keys: Tensor, h: Tensor, letter: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.embedding(letter)
+        energy = self.energy((self.query(h).unsqueeze(1) + self.key(keys)).tanh())
+        context = (energy.softmax(1) * keys).sum(1)
+        h = self.cell(qn.cat([x, context], 1), h)
+        return h, self.head(qn.cat([h, context], 1))
+
+    def forward(self, keys: Tensor, h: Tensor, before: Tensor, told: Tensor) -> Tensor:
+        def step(h: Tensor, said: Tensor, right: Tensor, told: Tensor) -> Any:
+            h, logits = self.step(keys, h, qn.where(told, right, said))
+            return [h, logits.argmax(1)], [logits]
+
+        _, (logits,) = nn.functional.recurrence(step, [h, before[:, 0]], [before.t(), told])
+        result: Tensor = logits
+        return result
+
+
+@pytest.mark.parametrize("steps", [4, 12])
+def test_a_decoder_with_attention_and_scheduled_sampling(steps: int) -> None:
+    """Against the same cells in a loop of Python, each called on arrays."""
+    module, rng = Attentive(), np.random.default_rng(0)
+    keys, h = random(BATCH, 6, 3), random(BATCH, HIDDEN, seed=1)
+    before, told = rng.integers(0, 7, (BATCH, steps)), rng.random((steps, BATCH)) < 0.5
+    graph = qn.trace(module, *(qn.spec(x) for x in (keys, h, before, told)))
+    found = qn.compile(graph)(keys, h, before, told)
+    said = before[:, 0]
+    for t in range(steps):
+        letter = np.where(told[t], before[:, t], said)
+        w = module.state_dict()
+        energy = np.tanh(module.query(h)[:, None] + keys @ w["key.weight"].T)
+        share = np.exp(energy @ w["energy.weight"].T)
+        context = (share / share.sum(1, keepdims=True) * keys).sum(1)
+        h = module.cell(np.concatenate([w["embedding.weight"][letter], context], 1), h)
+        logits = module.head(np.concatenate([h, context], 1))
+        said = logits.argmax(1)
+        assert_close(found[t], logits)
+    feeds = {"keys": keys, "h": h, "before": before, "told": told}
+    wide = {k: x.astype(np.float64) if x.dtype == np.float32 else x for k, x in feeds.items()}
+    assert check_gradients(graph, wide, samples=4).error < 1e-6
 
 
 def test_a_loop_in_python_over_the_steps_of_a_sequence() -> None:
