@@ -98,3 +98,10 @@ def test_columns_that_fill_no_two_vectors_are_not_taken_apart(level: str, column
     assert adding
     for loop in adding:
         assert len(loop.lines) < 16
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_inner_loops_begin_a_cache_line(level: str) -> None:
+    for text in assembled(NETWORKS["LSTM"](), level):
+        for loop in inner_loops(text):
+            assert not loop.products or f".p2align\t6\n{loop.lines[0]}\n" in text
