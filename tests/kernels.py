@@ -12,6 +12,7 @@ import emulator
 import numpy as np
 import pytest
 
+from quern.compiler.cost_model import Blocking
 from quern.compiler.llvm import jit
 from quern.compiler.llvm.codegen import compile_to_object
 from quern.compiler.llvm.emit import emit
@@ -22,6 +23,14 @@ from quern.compiler.types import Array
 _GUARD = 64
 _PATTERN = 0xA5
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+# Twenty tiles, or pairs of pixels, in each of the ways in which tasks take them.
+BLOCKINGS = (
+    Blocking(5, 4, 3),
+    Blocking(5, 4, 3, near=True),
+    Blocking(5, 4, 1, False),
+    Blocking(5, 4, 1, False, True),
+)
 
 
 @cache

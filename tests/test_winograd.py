@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from kernels import host, run_kernel
+from kernels import BLOCKINGS, host, run_kernel
 from oracles import check, check_kernels, graph_of
 
 from quern.compiler.cost_model import (
@@ -188,15 +188,7 @@ def lowered(graph: Graph, blocking: Blocking, target: Target) -> Lowered:
     return WinogradKernel(Binding(graph, group, target), Value(group.anchor), blocking).lower()
 
 
-@pytest.mark.parametrize(
-    "blocking",
-    [
-        Blocking(5, 4, 3),
-        Blocking(5, 4, 3, near=True),
-        Blocking(5, 4, 1, False),
-        Blocking(5, 4, 1, False, True),
-    ],
-)
+@pytest.mark.parametrize("blocking", BLOCKINGS)
 @pytest.mark.parametrize("name", ["sse", "avx2", "avx512"])
 def test_blocks_of_tiles_that_do_not_divide(blocking: Blocking, name: str) -> None:
     target = Target.named(name)

@@ -108,7 +108,8 @@ class Strassen(Anchored):
             self.binding.inputs[weight],
             self.binding.local("products", results, self.dtype, Space.STACK),
             block,
-            unrolled=False,
+            # Large weights come from memory, and then what is asked for besides is in the way.
+            unrolled=blocking.panels_first,
         )
 
     def lower(self) -> Lowered:

@@ -36,19 +36,17 @@ class Strassen(Pass):
     choose: Choice = cheapest
 
     def apply(self, graph: Graph) -> Graph:
+        wanted = {node.name for node in graph.nodes() if _is_possible(graph, node)}
+
         def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
-            op = node.op
-            if not isinstance(op, BlockedConv) or not isinstance(op.convolution, Conv):
+            if node.name not in wanted:
                 return None
+            op = node.op
+            assert isinstance(op, BlockedConv)
+            assert isinstance(op.convolution, Conv)
             x, packed = rewriter.inputs(node)
             producer = rewriter.new.producer(packed.value)
-            if not op.is_pointwise or not isinstance(producer.op, PackWeight):
-                return None
-            if x.shape[1] % 2 or node.types[0].shape[1] % 2 or min(x.shape[-1], op.block) == 1:
-                return None
             (weight,) = rewriter.new.inputs_of(producer.name)
-            if graph.updates or not is_known(rewriter.new, weight) or _has_windows(graph, node):
-                return None
             n, channels, *spatial = plain_shape(node.types[0].shape)
             depth = plain_shape(x.shape)[1]
             pixels = math.prod(spatial)
@@ -60,7 +58,24 @@ class Strassen(Pass):
                 u = apply(StrassenWeight(panel), rewriter.new.tensor(weight))
             return [apply(StrassenConv(op.convolution, op.weight, op.block), x, u)]
 
-        return rewrite(rewrite(graph, rule))  # once more, without weights that nobody reads now
+        # Once more, without weights that nobody reads now.
+        return rewrite(rewrite(graph, rule)) if wanted else graph
+
+
+def _is_possible(graph: Graph, node: Node) -> bool:
+    """Whether it is a 1x1 convolution of halves whose weight is prepared, and no window's."""
+    op = node.op
+    if graph.updates or not isinstance(op, BlockedConv) or not isinstance(op.convolution, Conv):
+        return False
+    x, packed = graph.inputs_of(node.name)
+    producer, shapes = graph.producer(packed), (graph.type_of(x).shape, node.types[0].shape)
+    return (
+        op.is_pointwise
+        and isinstance(producer.op, PackWeight)
+        and all(shape[1] % 2 == 0 and shape[-1] > 1 for shape in shapes)
+        and is_known(graph, graph.inputs_of(producer.name)[0])
+        and not _has_windows(graph, node)
+    )
 
 
 def _has_windows(graph: Graph, node: Node) -> bool:

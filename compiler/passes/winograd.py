@@ -35,6 +35,10 @@ class Winograd(Pass):
     choose: Choice = cheapest
 
     def apply(self, graph: Graph) -> Graph:
+        kinds = BlockedConv, BlockedConvWeightGradient
+        if not any(isinstance(node.op, kinds) for node in graph.nodes()):
+            return graph
+
         def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
             if isinstance(node.op, BlockedConvWeightGradient):
                 return winograd_gradient(rewriter, node, node.op, self.target, self.tile)
