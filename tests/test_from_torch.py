@@ -130,11 +130,23 @@ MODULES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "attention, norm first": (lambda: encoder(norm_first=True, activation="gelu"), (2, 5, 16)),
 }  # fmt: skip
 
+PLACES = torch.tensor([[[[2, 0, 3]]]]).repeat(2, 4, 3, 1)
+
+
+def assigned(x: Any, assign: Callable[[Any], Any]) -> Any:
+    """What becomes of a copy."""
+    y = x.clone()
+    assign(y)
+    return y
+
+
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "arithmetic": lambda x: (2 - x) * x / (x.abs() + 1.5) + torch.add(x, x, alpha=0.5) - x**2,
     "powers": lambda x: (x.abs() + 1).rsqrt() + (x.abs() + 1) ** 1.5 + 2**x + x.square(),
     "functions": lambda x: x.exp().log1p() + x.sin() * x.cos() + x.erf() + x.tanh().atan(),
-    "rounding": lambda x: x.floor() + (3 * x).ceil() + x.round() + x.sign() + x // 0.5,
+    "rounding": lambda x: (
+        x.floor() + (3 * x).ceil() + x.round() + x.sign() + x // 0.5 + x.round(decimals=1)
+    ),
     "choice": lambda x: torch.where(x > 0, x, -x.clamp(-0.5, 0.25)).masked_fill(x < -1, 7.0),
     "logic": lambda x: ((x > 0) & ~(x > 1) | torch.logical_not(x)).float(),
     "reductions": lambda x: (x.sum((1, 3), keepdim=True) + x.mean()).amax(2) + x.var(),
@@ -142,8 +154,14 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "running sums": lambda x: x.cumsum(2).logsumexp(1),
     "angles": lambda x: torch.atan2(x, x.flip(1)) + torch.hypot(x, x + 1) + x.fmod(0.7),
     "exponents": lambda x: torch.logaddexp(x, 2 * x) + x.exp2() + x.logcumsumexp(2) + x.sinc(),
-    "order": lambda x: (x.cummax(2)[0], x.cummin(1)[1], x.kthvalue(2, 2)[0], x.median(3)[0]),
-    "distances": lambda x: torch.cdist(x[:, 0], x[:, 1] + 1),
+    "order": lambda x: (
+        x.cummax(2)[0],
+        x.cummin(1)[1],
+        x.kthvalue(2, 2)[0],
+        x.median(3)[0],
+        x.median(),
+    ),
+    "distances": lambda x: (torch.cdist(x[:, 0], x[:, 1] + 1), F.pdist(x[0, 0]), x.dist(2 * x)),
     "norms": lambda x: F.normalize(x, dim=1) + x.norm(dim=(2, 3), keepdim=True),
     "deviation": lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, unbiased=False, keepdim=True),
     "views": lambda x: x.permute(0, 2, 3, 1).reshape(2, -1, 4).transpose(1, 2).unsqueeze(0),
@@ -152,9 +170,63 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "parts": lambda x: torch.stack([*x.unbind(2)[:3], *(p.sum(2) for p in x.split([3, 5], 2))]),
     "slices": lambda x: x[:, 1:3, ::2, -1] + x[:, :2, 0, :4],
     "indices": lambda x: x[:, torch.tensor([2, 0]), torch.tensor([1, 5])] + x[..., 0, :][:, :2],
+    "products": lambda x: (
+        torch.addmv(x[0, 0, 0], x[0, 1], x[0, 2, 0], beta=0.5, alpha=2),
+        F.bilinear(x[0, 0], x[1, 0], x[0] * x[1], x[0, :, 0, 0]),
+    ),
+    "bags": lambda x: tuple(
+        F.embedding_bag(torch.tensor([[1, 2, 2], [0, 7, 1]]), x[0, 0], mode=mode)
+        for mode in ("sum", "mean", "max")
+    ),
     "einsum": lambda x: torch.einsum("nchw,ndhw->ncd", x, x),
     "made tensors": lambda x: (
         x + torch.arange(8) + torch.full((8, 1), 0.5) + torch.ones_like(x).tril() + x.new_zeros(1)
+    ),
+    "scattered": lambda x: (
+        x.scatter(3, PLACES, x + 1) + x.scatter(2, PLACES, 0.5),
+        torch.zeros_like(x).scatter_add_(1, PLACES, x),
+        x.scatter_reduce(2, PLACES, x, "amax", include_self=False),
+        x.index_add(2, PLACES[0, 0, 0], x[:, :, :3], alpha=2).index_fill(1, PLACES[0, 0, 0], 1.0),
+    ),
+    "assigned": lambda x: (
+        assigned(x, lambda y: y.__setitem__((0, slice(None), 2), 1.5)),
+        assigned(x, lambda y: y.__setitem__((slice(None), slice(1, None, 2)), x[:, :2])),
+        assigned(x, lambda y: y.__setitem__((slice(None), PLACES[0, 0, 0]), x[:, :3])),
+        assigned(x, lambda y: y.__setitem__((PLACES[0, 0, 0] % 2, -1), x[0, 0])),
+        assigned(x, lambda y: y.__setitem__(y > 0.5, -1.0)),
+        assigned(x, lambda y: y.__setitem__((slice(None), y[0, :, 0, 0] > 0), 2.0)),
+        assigned(x, lambda y: y.index_put_((PLACES[0, 0, 0] % 2,), x[0], accumulate=True)),
+        torch.empty_like(x).fill_(2.0).add_(x).diagonal(0, 2, 3),
+    ),
+    "searched": lambda x: (
+        torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0]), right=True, out_int32=True),
+        torch.searchsorted(torch.tensor([-1.0, 0.0, 1.0]), x, side="left"),
+        torch.isin(x.round(), torch.tensor([0.0, 2.0]), invert=True),
+        torch.histc(x, 5, -1, 1),
+        x.sort(1, descending=True),
+        x.argsort(2),
+    ),
+    "triangles": lambda x: (
+        x[0, 0][tuple(torch.tril_indices(8, 8))] + x[0, 0][tuple(torch.triu_indices(8, 8))]
+    ),
+    "grids": lambda x: F.grid_sample(
+        x,
+        F.affine_grid(x[:, :2, 0, :3] / 3, [2, 4, 5, 6], align_corners=True),
+        padding_mode="reflection",
+        align_corners=True,
+    ),
+    "pools": lambda x: (
+        F.max_pool2d(x, 3, ceil_mode=True),
+        F.avg_pool2d(x, (2, 3)),
+        F.lp_pool2d(x, 2.0, 3),
+        F.max_pool2d(x, 9, padding=4, ceil_mode=True),
+        F.avg_pool2d(x, 9, ceil_mode=True),
+    ),
+    "resized": lambda x: (
+        F.interpolate(x, scale_factor=1.3),
+        F.interpolate(x, scale_factor=1.7, mode="nearest-exact"),
+        F.interpolate(x, (3, 5), mode="bilinear", antialias=True),
+        F.fold(F.unfold(x, 3, padding=1), 8, 3, padding=1),
     ),
     "causal attention": lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
     "structure": lambda x: {"low": x - 1, "pair": (x + 1, [x * 2])},
@@ -234,6 +306,12 @@ def test_gradients_are_the_same(name: str) -> None:
         np.testing.assert_allclose(
             found[f"grad.{key}"], other, rtol=1e-3, atol=1e-4 * scale, err_msg=key
         )
+
+
+def test_results_that_are_not_known_are_not_returned_as_none() -> None:
+    module = Function(lambda x: F.adaptive_max_pool2d(x, 2, return_indices=True))
+    with pytest.raises(UsageError, match=r"a result of PyTorch's operator aten\.adaptive_max_pool"):
+        qn.trace(qn.from_torch(module), qn.spec(*IMAGE))
 
 
 def test_it_is_compiled_as_any_module(tmp_path: Path) -> None:

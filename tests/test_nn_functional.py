@@ -76,6 +76,22 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Array, ...]]] = {
     "softmax": (lambda f, x: f.softmax(x, dim=-1), (X,)),
     "interpolate": (lambda f, x: f.interpolate(x, size=(9, 4)), (IMAGE,)),
     "interpolate up": (lambda f, x: f.interpolate(x, scale_factor=3), (IMAGE,)),
+    "interpolate by a factor": (lambda f, x: f.interpolate(x, scale_factor=1.3), (IMAGE,)),
+    "interpolate at centres": (
+        lambda f, x: f.interpolate(x, scale_factor=(1.3, 0.4), mode="nearest-exact"),
+        (IMAGE,),
+    ),
+    "interpolate at centres to a size": (
+        lambda f, x: f.interpolate(x, (9, 4), mode="nearest-exact"),
+        (IMAGE,),
+    ),
+    "interpolate areas": (lambda f, x: f.interpolate(x, (9, 4), mode="area"), (IMAGE,)),
+    "interpolate by a factor of the sizes": (
+        lambda f, x: f.interpolate(
+            x, scale_factor=2.3, mode="bilinear", recompute_scale_factor=True
+        ),
+        (IMAGE,),
+    ),
     "interpolate bilinear": (lambda f, x: f.interpolate(x, (9, 4), mode="bilinear"), (IMAGE,)),
     "interpolate bilinear by a factor": (
         lambda f, x: f.interpolate(x, scale_factor=2.3, mode="bilinear"),

@@ -120,8 +120,11 @@ class Window:
         """With the high padding that lets the last, partly outside window count too (`ceil_mode`).
 
         The rule is PyTorch's: a window counts only when it starts in the input or its low padding.
+        So one that is larger than the padded input counts where its stride reaches beyond it.
         """
-        self.outputs(spatial)
+        self.check()
+        if len(spatial) != self.rank or min(spatial) < 0:
+            self.outputs(spatial)
         pairs = []
         for extent, reach, stride, (low, high) in zip(
             spatial, self.reach, self.stride, self.padding, strict=True
@@ -130,6 +133,8 @@ class Window:
             last = floor + (rest > 0)
             while last > 0 and last * stride >= low + extent:
                 last -= 1
+            if last < 0:
+                self.outputs(spatial)
             needed = max(last * stride + reach - low - extent, 0)
             pairs.append((low, high if last == floor else needed))
         return replace(self, padding=tuple(pairs))

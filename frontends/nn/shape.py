@@ -97,7 +97,7 @@ class Upsample(Layer):
     Arguments:
         size: the extents; or
         scale_factor: how many times those of the input.
-        mode: "nearest", "linear", "bilinear", "trilinear" or "bicubic".
+        mode: as of `interpolate`: "nearest", "bilinear" and others.
         align_corners: whether the centres of the corner elements stay where they are.
     """
 

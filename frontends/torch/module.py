@@ -137,6 +137,12 @@ class _Run:
                 require_trace(spec.target).assign(state, self._known(value))
             elif kind == "USER_OUTPUT":
                 outputs.append(self._known(value))
+                if outputs[-1] is None and value is not None:
+                    made = value.args[0] if value.target is operator.getitem else value
+                    raise UsageError(
+                        f"{self.module._get_name()} returns a result of PyTorch's operator "
+                        f"{made.target} that is not supported"
+                    )
             else:
                 raise UsageError(f"{self.module._get_name()} changes its input {spec.target}")
         return self.program.result(outputs)

@@ -12,6 +12,7 @@ from ....compiler.ops.base import Op, apply
 from ....compiler.ops.pool import AvgPool, MaxPool, MaxPoolIndices, MaxUnpool, max_pool_padding
 from ....compiler.tensor import Tensor
 from ....compiler.tensor.reduction import root
+from ....compiler.types import Shape
 from ..context import emit, emit_all
 from .arguments import Size, per_axis, symmetric, with_batch
 
@@ -69,7 +70,7 @@ def max_pool(
 ) -> Any:
     """Maximum over windows of `rank` spatial axes."""
     kernel = per_axis(kernel_size, rank, "kernel_size")
-    steps = kernel if stride is None else per_axis(stride, rank, "stride")
+    steps = _steps(stride, kernel)
     pad = _half_kernel_at_most(per_axis(padding, rank, "padding"), kernel)
     spread = per_axis(dilation, rank, "dilation")
 
@@ -140,7 +141,7 @@ def avg_pool(
 ) -> Tensor:
     """Average over windows of `rank` spatial axes."""
     kernel = per_axis(kernel_size, rank, "kernel_size")
-    steps = kernel if stride is None else per_axis(stride, rank, "stride")
+    steps = _steps(stride, kernel)
     pad = _half_kernel_at_most(per_axis(padding, rank, "padding"), kernel)
     op = AvgPool(kernel, steps, symmetric(pad), ceil_mode, count_include_pad, divisor_override)
     return _of_one(op, rank, input)
@@ -274,7 +275,7 @@ def max_unpool(
         output_size: of the result, with or without (N, C); by default the smallest there can be.
     """
     kernel = per_axis(kernel_size, rank, "kernel_size")
-    steps = kernel if stride is None else per_axis(stride, rank, "stride")
+    steps = _steps(stride, kernel)
     pad = per_axis(padding, rank, "padding")
     if output_size is None:
         extents = zip(input.shape[-rank:], kernel, steps, pad, strict=True)
@@ -295,6 +296,13 @@ def _sizes(output_size: OptionalSize, rank: int) -> tuple[int | None, ...]:
     if output_size is None or isinstance(output_size, int):
         return (output_size,) * rank
     return tuple(output_size)
+
+
+def _steps(stride: Size | None, kernel: Shape) -> Shape:
+    """The kernel's extents where there is no stride; PyTorch writes that as (), too."""
+    if stride is None or (isinstance(stride, Sequence) and not stride):
+        return kernel
+    return per_axis(stride, len(kernel), "stride")
 
 
 def _half_kernel_at_most(padding: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ....compiler.errors import ShapeError, UsageError
 from ....compiler.ops import indexing
+from ....compiler.ops.adaptive import AdaptiveAvgPool
 from ....compiler.ops.base import Op, apply
 from ....compiler.ops.movement import Concat, Pad, PadMode
 from ....compiler.ops.pointwise import Exp, Log, Sqrt
@@ -25,6 +28,7 @@ _MODES = {
 # Mode of interpolate: how, and for how many spatial axes where not for any number.
 _INTERPOLATIONS = {
     "nearest": (Interpolation.NEAREST, None),
+    "nearest-exact": (Interpolation.NEAREST, None),
     "linear": (Interpolation.LINEAR, 1),
     "bilinear": (Interpolation.LINEAR, 2),
     "trilinear": (Interpolation.LINEAR, 3),
@@ -214,6 +218,7 @@ def interpolate(
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Tensor:
     """(N, C, *spatial) in other spatial extents.
@@ -221,25 +226,33 @@ def interpolate(
     Arguments:
         size: the extents; or
         scale_factor: how many times those of the input.
-        mode: "nearest": an element is the one of the input at `floor(i * extent / size)`; or
-            "linear", "bilinear", "trilinear" for 1 to 3 spatial axes, or "bicubic".
+        mode: "nearest": an element is the one of the input at `floor(i * extent / size)`, or
+            `floor(i / scale_factor)`; "nearest-exact": with i + 1/2 in place of i; "area": the mean
+            of all that lie in it; or "linear", "bilinear", "trilinear" for 1 to 3 spatial axes, or
+            "bicubic".
         align_corners: whether the centres of the corner elements stay where they are, and not
             their outer edges. Not with "nearest".
+        recompute_scale_factor: coordinates follow from the extents alone, also where those follow
+            from a scale_factor.
         antialias: when making smaller, all elements count.
     """
     rank = input.rank - 2
+    extents, scales = _extents(input, size, scale_factor)
+    if recompute_scale_factor:
+        scales = _ratios(input, extents)
+    if mode == "area":
+        return emit(AdaptiveAvgPool(extents), input)
     if mode not in _INTERPOLATIONS:
-        known = ", ".join(map(repr, _INTERPOLATIONS))
+        known = ", ".join(map(repr, (*_INTERPOLATIONS, "area")))
         raise UsageError(f"interpolate knows the modes {known}, not {mode!r}")
     interpolation, axes = _INTERPOLATIONS[mode]
     if axes not in (None, rank):
         raise ShapeError(f"interpolate: mode {mode!r} is for {axes} spatial axes, got {input.type}")
     if axes is None and (align_corners is not None or antialias):
         raise UsageError("interpolate: align_corners and antialias are not for mode 'nearest'")
-    extents, scales = _extents(input, size, scale_factor)
     if axes is None:
-        for axis, extent in enumerate(extents, 2):
-            input = _stretched(input, axis, extent)
+        for axis, (extent, scale) in enumerate(zip(extents, scales, strict=True), 2):
+            input = _stretched(input, axis, extent, scale, 0.5 if mode == "nearest-exact" else 0.0)
         return input
     op = Resize(
         tuple(range(2, input.rank)),
@@ -273,17 +286,19 @@ def _ratios(x: Tensor, extents: Sequence[int]) -> tuple[float, ...]:
     return tuple(n / old if old else 1.0 for n, old in zip(extents, x.shape[2:], strict=True))
 
 
-def _stretched(x: Tensor, axis: int, extent: int) -> Tensor:
+def _stretched(x: Tensor, axis: int, extent: int, scale: float, start: float) -> Tensor:
     old = x.shape[axis]
-    if old and extent % old == 0:
+    if old and extent % old == 0 and scale == extent / old:
         head, tail = x.shape[:axis], x.shape[axis + 1 :]
         return (
             x.unsqueeze(axis + 1)
             .broadcast_to((*head, old, extent // old, *tail))
             .reshape((*head, extent, *tail))
         )
-    places = x.graph.constant([i * old // extent for i in range(extent)], DType.INT64)
-    return emit(indexing.Take(axis), x, places)
+    # In PyTorch's arithmetic, which decides where a place falls between two elements.
+    places = (np.arange(extent, dtype=np.float32) + np.float32(start)) * np.float32(1 / scale)
+    places = np.minimum(places.astype(np.int64), old - 1)
+    return emit(indexing.Take(axis), x, x.graph.constant(places))
 
 
 __all__ = [

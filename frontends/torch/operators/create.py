@@ -7,8 +7,8 @@ from typing import Any
 
 from ....compiler.tensor import Tensor
 from ....compiler.types import DType
-from ...nn.functional import create
-from ..table import dtype_of, operator
+from ...nn.functional import combine, create
+from ..table import dtype_of, graph, operator
 
 
 def _wanted(dtype: Any, otherwise: DType | None) -> DType | None:
@@ -42,18 +42,35 @@ def _full(size: Sequence[int], value: float, *, dtype: Any = None, **options: An
     return made
 
 
+@operator("fill.Scalar", "fill.Tensor", "copy.default")
+def _with(x: Tensor, values: Tensor | float, non_blocking: bool = False) -> Tensor:
+    given = values.cast(x.dtype) if isinstance(values, Tensor) else x.constant(values)
+    return given.broadcast_to(x.shape)
+
+
 @operator("scalar_tensor.default")
 def _scalar(value: float, *, dtype: Any = None, **options: Any) -> Tensor:
     return _full((), value, dtype=dtype)
 
 
-_enter(create.zeros, DType.FLOAT32, "zeros.default")
+# What is in empty ones is overwritten, or never told.
+_enter(create.zeros, DType.FLOAT32, "zeros.default", "empty.memory_format")
 _enter(create.ones, DType.FLOAT32, "ones.default")
 _enter(create.linspace, DType.FLOAT32, "linspace.default")
 _enter(create.arange, None, "arange.default", "arange.start", "arange.start_step")
 _enter(create.full_like, None, "full_like.default")
-_enter(create.zeros_like, None, "zeros_like.default")
+_enter(create.zeros_like, None, "zeros_like.default", "empty_like.default")
 _enter(create.ones_like, None, "ones_like.default")
 _enter_new(create.full, "new_full.default")
 _enter_new(create.zeros, "new_zeros.default")
 _enter_new(create.ones, "new_ones.default")
+
+
+@operator("tril_indices.default")
+def _lower(row: int, col: int, offset: int = 0, **options: Any) -> Tensor:
+    return graph().constant(combine.tril_indices(row, col, offset))
+
+
+@operator("triu_indices.default")
+def _upper(row: int, col: int, offset: int = 0, **options: Any) -> Tensor:
+    return graph().constant(combine.triu_indices(row, col, offset))

@@ -14,8 +14,10 @@ from ...nn.functional import (
     attention,
     convolution,
     dropout,
+    embedding,
     normalization,
     pooling,
+    sampling,
     shape,
 )
 from ..table import OPERATORS, dtype_of, operator, refuse_unless
@@ -109,6 +111,22 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float 
     return bias * beta + product * alpha if (beta, alpha) != (1, 1) else bias + product
 
 
+@operator("_trilinear.default")
+def _bilinear(
+    a: Tensor,
+    weight: Tensor,
+    b: Tensor,
+    expand1: Sizes,
+    expand2: Sizes,
+    expand3: Sizes,
+    sumdim: Sizes,
+    unroll_dim: int = 1,
+) -> Tensor:
+    known = [*map(list, (expand1, expand2, expand3, sumdim))] == [[1, 3], [0], [1, 2], [2, 3]]
+    refuse_unless(known, "a product of three tensors that is not nn.Bilinear's")
+    return convolution.bilinear(a, b, weight)
+
+
 @operator("einsum.default")
 def _einsum(equation: str, operands: Sequence[Tensor], path: Any = None) -> Tensor:
     return apply(Einsum(equation), *operands)
@@ -130,6 +148,27 @@ def _attention(
     return attention.scaled_dot_product_attention(
         query, key, value, attn_mask, dropout_p, is_causal, scale
     )
+
+
+@operator("_embedding_bag.default", "_embedding_bag_forward_only.default")
+def _embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Any, ...]:
+    refuse_unless(not include_last_offset, "embedding_bag with include_last_offset")
+    refuse_unless(padding_idx == -1, "embedding_bag with padding_idx")
+    joined = ("sum", "mean", "max")[mode]
+    bags = embedding.embedding_bag(
+        indices, weight, offsets, mode=joined, per_sample_weights=per_sample_weights
+    )
+    return bags, None, None, None
 
 
 # -- norms ----------------------------------------------------------------------------------------
@@ -296,3 +335,36 @@ def _cubic(
     return shape.interpolate(
         input, size and tuple(size), scale and tuple(scale), "bicubic", align_corners
     )
+
+
+@operator("_upsample_nearest_exact1d.vec", "_upsample_nearest_exact2d.vec")
+@operator("_upsample_nearest_exact3d.vec")
+def _nearest_exact(input: Tensor, size: Sizes | None, scale: Sequence[float] | None) -> Tensor:
+    return shape.interpolate(input, size and tuple(size), scale and tuple(scale), "nearest-exact")
+
+
+def _antialiased(mode: str) -> Callable[..., Tensor]:
+    def resized(input: Tensor, size: Any, align_corners: bool, scale: Any) -> Tensor:
+        extents, factors = size and tuple(size), scale and tuple(scale)
+        return shape.interpolate(input, extents, factors, mode, align_corners, antialias=True)
+
+    return resized
+
+
+OPERATORS["aten._upsample_bilinear2d_aa.vec"] = _antialiased("bilinear")
+OPERATORS["aten._upsample_bicubic2d_aa.vec"] = _antialiased("bicubic")
+
+
+@operator("grid_sampler_2d.default", "grid_sampler_3d.default")
+def _grid_sample(
+    input: Tensor, grid: Tensor, mode: int, padding_mode: int, align_corners: bool
+) -> Tensor:
+    modes, borders = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
+    return sampling.grid_sample(input, grid, modes[mode], borders[padding_mode], align_corners)
+
+
+@operator("col2im.default")
+def _fold(
+    input: Tensor, output_size: Sizes, kernel: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
+) -> Tensor:
+    return sampling.fold(input, output_size, kernel, dilation, padding, stride)

@@ -24,10 +24,16 @@ enter_methods(
     "ne remainder sub xlogy",
 )
 enter_methods("Tensor", "clamp clamp_max clamp_min")
-enter_methods("default", "addcdiv addcmul")
+enter_methods("default", "addcdiv addcmul addmv")
 enter_methods("Tensor_Scalar Tensor_Tensor", "pow")
 enter_methods("Tensor_mode Scalar_mode", "div")
 enter_methods("self ScalarOther ScalarSelf Scalar", "where")
+
+
+@operator("round.decimals")
+def _round(x: Tensor, *, decimals: int = 0) -> Tensor:
+    scale = 10.0 ** abs(decimals)
+    return (x * scale).round() / scale if decimals > 0 else (x / scale).round() * scale
 
 
 @operator("rsub.Tensor", "rsub.Scalar")

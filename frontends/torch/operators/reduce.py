@@ -12,13 +12,18 @@ from ..table import dtype_of, enter_methods, operator
 Axes = int | Sequence[int] | None
 
 enter_methods("default dim", "argmax argmin max min")
-enter_methods("default", "aminmax cummax cummin kthvalue logcumsumexp topk")
-enter_methods("dim", "median")
+enter_methods("default", "aminmax cummax cummin dist kthvalue logcumsumexp topk")
+enter_methods("default dim", "median")
 
 
 @operator("_cdist_forward.default")
 def _distances(a: Tensor, b: Tensor, p: float, compute_mode: int | None = None) -> Tensor:
     return a.cdist(b, p)
+
+
+@operator("_pdist_forward.default")
+def _distances_of_pairs(x: Tensor, p: float = 2) -> Tensor:
+    return x.pdist(p)
 
 
 def _axes(dim: Axes) -> Any:

@@ -16,8 +16,8 @@ Sizes = Sequence[int]
 
 enter_methods(
     "default",
-    "broadcast_to chunk expand_as flip index_select movedim narrow permute repeat reshape roll t "
-    "tril triu unfold unsqueeze view",
+    "broadcast_to chunk diagonal expand_as flip index_select movedim narrow permute repeat reshape "
+    "roll t tril triu unfold unsqueeze view",
 )
 enter_methods("int", "movedim select transpose unbind unflatten")
 enter_methods("intlist", "movedim")
@@ -87,8 +87,9 @@ def _put_slice(
     end: int | None = None,
     step: int = 1,
 ) -> Tensor:
+    if step != 1:
+        return x.slice_scatter(part.cast(x.dtype), dim, start, end, step)
     places = range(x.shape[dim])[start:end]
-    refuse_unless(step == 1, f"assigning to slices in steps of {step}")
     return _put(x, part, dim, places.start, len(places))
 
 
