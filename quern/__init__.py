@@ -77,6 +77,7 @@ _HOMES: dict[str, str] = {
 _OTHERS: dict[str, str] = {
     "autograd": ".frontends.nn.autograd:",
     "grad": ".compiler.autodiff:differentiate",
+    "linalg": ".linalg:",
     "nn": ".nn:",
     "optim": ".optim:",
     "surgery": ".frontends.surgery:",
@@ -90,6 +91,7 @@ __all__ = ["__version__", *sorted(_EXPORTS)]
 if TYPE_CHECKING:
     # The names of _EXPORTS once more, for type checkers and editors; a star where a module has no
     # others:
+    from . import linalg as linalg
     from . import nn as nn
     from . import optim as optim
     from .compiler.autodiff import differentiate as differentiate
