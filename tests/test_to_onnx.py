@@ -164,6 +164,15 @@ class Network(nn.Module):
 IMAGE = RNG.standard_normal((2, 3, 4, 4)).astype(np.float32)
 
 
+@pytest.mark.parametrize("port", [0, 1], ids=["elements", "places"])
+def test_both_results_of_topk_are_there_where_one_is_read(port: int) -> None:
+    model = to_model(qn.trace(lambda x: x.topk(2)[port], qn.spec(3, 5)))
+    onnx.checker.check_model(model)
+    (node,) = (n for n in model.graph.node if n.op_type == "TopK")
+    assert len(node.output) == 2
+    assert all(node.output)
+
+
 def test_every_layer_is_one_node_and_parameters_have_their_names() -> None:
     network = Network().eval()
     graph = qn.trace(network, qn.spec(IMAGE))

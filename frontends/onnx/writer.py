@@ -81,7 +81,8 @@ class Block:
         for node in reversed(self.nodes):
             if needed.isdisjoint(node.outputs):
                 continue
-            if not node.blocks:  # the outputs of a Scan are told apart by their number
+            # Outputs of a Scan are told apart by their number, those of a TopK are all required.
+            if not node.blocks and node.operator != "TopK":
                 node.outputs = [o if o in needed else "" for o in node.outputs]
                 while not node.outputs[-1]:
                     node.outputs.pop()
