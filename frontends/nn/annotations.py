@@ -75,7 +75,7 @@ def _expectations(
 def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
     try:
         return eval(annotation, names) if isinstance(annotation, str) else annotation
-    except NameError:  # known to type checkers alone
+    except (NameError, TypeError):  # known to type checkers alone; an alias that is a string
         return Any
 
 
