@@ -217,3 +217,16 @@ def test_a_loss_computes_its_exponentials_once() -> None:
     names = {n.name for n in expanded.nodes() if isinstance(n.op, Exp)}
     computed = [n for g in partition(expanded) for n in g.nodes if n in names]
     assert sorted(computed) == sorted(names)
+
+
+def test_groups_do_not_wait_for_each_other() -> None:
+    """A row is stored for a view of it; what it is divided from goes over the elements of the
+    result, whose kernel reads that view.
+    """
+
+    def eliminated(a: Tensor, at: Tensor) -> Tensor:
+        column = a[:, :1]
+        row = (a * at).reshape((2,)) / (column * at).reshape((1,))
+        return a - (column - at) * row.reshape((1, 2))
+
+    assert len(groups(eliminated, (1, 2), (1, 1))) > 1

@@ -67,6 +67,7 @@ def _inputs(graph: Graph, draft: Draft) -> tuple[Value, ...]:
 
 def _sorted(drafts: Sequence[Draft]) -> list[Draft]:
     """Groups in an order in which each comes after its sources, else as they were begun."""
+    begun: set[int] = set()
     done: set[int] = set()
     result: list[Draft] = []
     for start in drafts:
@@ -77,9 +78,12 @@ def _sorted(drafts: Sequence[Draft]) -> list[Draft]:
             if number in done or not waiting:
                 stack.pop()
                 if number not in done:
+                    begun.discard(number)
                     done.add(number)
                     result.append(drafts[number])
             else:
+                begun.add(number)
+                assert begun.isdisjoint(waiting), f"groups {begun} wait for each other"
                 stack.extend(waiting)
     return result
 

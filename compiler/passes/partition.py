@@ -269,7 +269,11 @@ class _Partition:
         if aligned and is_cut(self.graph, draft, node):
             return
         if kind is Role.VIEW:
-            yield from self._memory_of(draft, self.graph.inputs_of(node.name)[0], False)
+            base = storage(self.graph, value)
+            if base.node in self.home:  # it is stored for the view, and not had again
+                yield self.home[base.node]
+            else:
+                yield from self._memory_of(draft, self.graph.inputs_of(node.name)[0], False)
         elif node.name in self.home and not self._recomputable(value):
             yield self.home[node.name]
         else:
@@ -292,15 +296,11 @@ class _Partition:
         if kind is Role.LEAF or node.name in draft.members:
             return
         if kind is Role.VIEW:
-            self._store(value)
-            base = storage(self.graph, value).node
-            if base in self.home:
-                draft.sources.add(self.home[base])
+            self._store(value, draft)
         elif self._repeats(draft, node) or (
             node.name in self.home and not self._recomputable(value)
         ):
-            self._store(value)
-            draft.sources.add(self.home[node.name])
+            self._store(value, draft)
         else:
             draft.members[node.name] = None
             for x in self.graph.inputs_of(node.name):
@@ -316,7 +316,11 @@ class _Partition:
         if node.types[0].size * _SMALL > math.prod(draft.space):
             return False
         again = self.floating.get(node.name, frozenset((node.name,)))
-        return any(is_expensive(self.graph.node(name).op) for name in again)
+        if not any(is_expensive(self.graph.node(name).op) for name in again):
+            return False
+        inputs = self.graph.inputs_of(node.name)
+        sources = {n for v in inputs for n in self._memory_of(draft, v, aligned=False)}
+        return not self._any_reaches(draft.number, sources)
 
     def _recomputable(self, value: Value, depth: int = _REMAT_DEPTH) -> bool:
         """Whether a value of another group is had more cheaply again than from memory.
@@ -339,24 +343,32 @@ class _Partition:
         small = self.graph.type_of(base).size * _SMALL <= size and base.node in self.home
         return small or (base == value and self._recomputable(value, depth))
 
-    def _store(self, value: Value) -> None:
-        """Makes sure that a value gets into memory."""
+    def _store(self, value: Value, reader: Draft | None = None) -> None:
+        """Makes sure that a value gets into memory, before a group that reads it from there."""
         value = storage(self.graph, value)
         node = self.graph.producer(value)
-        if isinstance(node.op, Leaf) or value in self.stored:
+        if isinstance(node.op, Leaf):
             return
+        draft = None
         if node.name not in self.home:
-            draft = self._companion(node) or self._new(node.types[0].shape, node.phase)
+            draft = self._companion(node, reader) or self._new(node.types[0].shape, node.phase)
             self.home[node.name] = draft.number
+        if reader is not None:  # said before the node's own inputs are placed: not behind the reader
+            reader.sources.add(self.home[node.name])
+        if draft is not None:
             self._join(draft, node)
         self.stored[value] = None
 
-    def _companion(self, node: Node) -> Draft | None:
-        """A group of point nodes that goes over the same elements as a floating one."""
+    def _companion(self, node: Node, reader: Draft | None) -> Draft | None:
+        """A group of point nodes that goes over the same elements as a floating one, and that can
+        be done before a group that reads it.
+        """
         if role(node.op) is not Role.POINT:
             return None
         for draft in self._siblings(None, Value(node.name)):
             if walked(self.graph, draft) != node.types[0].shape:
+                continue
+            if reader is not None and self._any_reaches(reader.number, {draft.number}):
                 continue
             if may_follow(draft, node) and self._joinable(draft, node):
                 return draft
