@@ -295,11 +295,8 @@ class _Partition:
         self.readers.setdefault(node.name, {})[draft.number] = None
         if kind is Role.LEAF or node.name in draft.members:
             return
-        if kind is Role.VIEW:
-            self._store(value, draft)
-        elif self._repeats(draft, node) or (
-            node.name in self.home and not self._recomputable(value)
-        ):
+        is_elsewhere = node.name in self.home and not self._recomputable(value)
+        if kind is Role.VIEW or is_elsewhere or self._repeats(draft, node):
             self._store(value, draft)
         else:
             draft.members[node.name] = None
@@ -353,7 +350,7 @@ class _Partition:
         if node.name not in self.home:
             draft = self._companion(node, reader) or self._new(node.types[0].shape, node.phase)
             self.home[node.name] = draft.number
-        if reader is not None:  # said before the node's own inputs are placed: not behind the reader
+        if reader is not None:  # said first: what the node reads must not join the reader's group
             reader.sources.add(self.home[node.name])
         if draft is not None:
             self._join(draft, node)
