@@ -129,6 +129,25 @@ def test_functions_are_pytorchs(name: str) -> None:
     both(call, *arrays)
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("to", [{"size": (9, 1)}, {"scale_factor": (2.0, 0.3)}], ids=str)
+def test_antialiased_to_one_column_is_pytorchs_row_of_the_image_turned(
+    mode: str, to: dict[str, tuple[float, float]]
+) -> None:
+    """PyTorch 2.13 fills one column with its first row where the height changes too.
+
+    (On the CPU; it resizes the same column right where it stands twice, or lies as a row.)
+    """
+
+    def call(f: Any, x: Any) -> Any:
+        if f is F:
+            return f.interpolate(x, mode=mode, antialias=True, **to)
+        turned = {name: numbers[::-1] for name, numbers in to.items()}
+        return f.interpolate(x.mT.contiguous(), mode=mode, antialias=True, **turned).mT
+
+    both(call, IMAGE)
+
+
 def test_signatures_begin_like_pytorchs() -> None:
     """Arguments that both have stand at the same place, under the same name."""
     torch = pytest.importorskip("torch")

@@ -42,6 +42,32 @@ def _corners(extent: int, size: int, i: int) -> list[tuple[int, float]]:
     return [(min(max(p, 0), extent - 1), w) for p, w in pairs]
 
 
+def antialiased(kind: Interpolation, sizes: tuple[int, int], scales: tuple[float, float]) -> Case:
+    """Both spatial axes, by a matrix for each that is filled weight by weight (as Pillow's)."""
+    op = Resize((2, 3), sizes, scales, kind, cubic=-0.5, exclude_outside=True, antialias=True)
+
+    def expected(x: Array) -> Array:
+        axes = zip(x.shape[2:], sizes, scales, strict=True)
+        rows, columns = (_widened(kind, *axis) for axis in axes)
+        return np.asarray(np.einsum("ah,bw,nchw->ncab", rows, columns, x))
+
+    return cases(op, expected, IMAGE)
+
+
+def _widened(kind: Interpolation, extent: int, size: int, scale: float) -> Array:
+    """Weights (size, extent): a kernel as wide as the step, inside the image, of sum one."""
+    matrix = np.zeros((size, extent))
+    for o, i in np.ndindex(size, extent):
+        d = abs(i + 0.5 - (o + 0.5) / scale) * min(scale, 1.0)
+        if kind is LINEAR:
+            matrix[o, i] = max(0.0, 1 - d)
+        elif d < 1:
+            matrix[o, i] = 1.5 * d**3 - 2.5 * d**2 + 1
+        elif d < 2:
+            matrix[o, i] = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return np.asarray(matrix / matrix.sum(1, keepdims=True))
+
+
 CASES = [
     sums("bij,bjk->bik", A, B),
     sums("bij,bjk,k->b", A, B, C),
@@ -60,6 +86,16 @@ CASES = [
     ),
     cases(  # half the size, widened: every element counts by its distance
         Resize((3,), (3,), (0.5,), LINEAR, antialias=True), lambda x: _tents(x), IMAGE,
+    ),
+    *(
+        antialiased(kind, sizes, scales)
+        for kind in (LINEAR, CUBIC)
+        for sizes, scales in (
+            ((8, 1), (2.0, 1 / 6)),
+            ((8, 1), (2.0, 0.3)),
+            ((1, 9), (0.25, 1.5)),
+            ((2, 3), (0.6, 0.5)),
+        )
     ),
     cases(
         Resize((3,), (6,), (1.0,), CUBIC, Coordinates.ALIGN_CORNERS), lambda x: x, IMAGE,
