@@ -48,7 +48,6 @@ CASES = [
         (sp.Digamma(), exact.digamma, np.geomspace(1e-10, 1e30, 100)),
         (sp.Trigamma(), trigamma, np.geomspace(1e-10, 1e10, 100)),
     ],
-    ids=str,
 )
 def test_whole_range(op: Op, expected: Callable[[Array], Array], x: Array) -> None:
     """In float32 to one ULP, in float64 to a few of the largest number on the way."""
