@@ -26,8 +26,11 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
-    """Imports a benchmark, in which a runtime has no process of its own."""
-    before = set(sys.modules)
+    """Imports a benchmark, in which a runtime has no process of its own; tests have modules of the
+    same names.
+    """
+    names = {file.stem for file in BENCHMARKS.glob("*.py")}
+    others = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     common = importlib.import_module("common")
 
@@ -48,9 +51,9 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.setattr(common, "started", started)
     monkeypatch.setattr(common, "PAUSE", 0.0)
     yield importlib.import_module
-    names = {file.stem for file in BENCHMARKS.glob("*.py")}
-    for name in names & (sys.modules.keys() - before):
+    for name in names & sys.modules.keys():
         del sys.modules[name]
+    sys.modules.update(others)
 
 
 @pytest.fixture

@@ -40,6 +40,8 @@ OF_THE_MACHINE = ("blocked", "strassen", "winograd", "winograd_gradient")
 CHANGED = {"BatchNorm", "Dropout", "MaxPool"}
 # Has bodies of float64 here; test_nn_function.py exports one.
 OF_ONE_DTYPE = {"CustomGradient"}
+# Expanded they take the Erf of float64, which ONNX has and ONNX Runtime has not.
+NOT_IN_ONNX_RUNTIME = {"Erfc", "Erfinv"}
 
 
 def run_by_onnxruntime(model: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -89,7 +91,8 @@ def test_an_operation(case: Case) -> None:
     graph, feeds = graph_of_case(case, np.float32)
     with np.errstate(all="ignore"):
         model, expected = check(graph, feeds)
-        assert_same(run_by_onnxruntime(model, feeds), expected)
+        if case.op.name not in NOT_IN_ONNX_RUNTIME:
+            assert_same(run_by_onnxruntime(model, feeds), expected)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if _is_refused(c)], ids=str)

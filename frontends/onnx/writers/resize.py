@@ -10,16 +10,20 @@ from ..writer import Draft, Outputs, Ref, writes
 
 @writes(Resize)
 def _resize(draft: Draft, op: Resize, x: Ref) -> Outputs:
-    """ONNX Runtime interpolates images (N, C, H, W); anything else is written out."""
+    """ONNX Runtime interpolates images (N, C, H, W), and can leave out what is outside of them for
+    cubic kernels alone; anything else is written out.
+    """
     is_image = x.rank == 4 and set(op.axes) <= {2, 3} and x.type.dtype is DType.FLOAT32
     exact = all(s * x.shape[a] == n for a, s, n in zip(op.axes, op.scales, op.sizes, strict=True))
     if not is_image or not exact or op.coordinates is Coordinates.CROP:
         return None
+    nearest = op.interpolation is Interpolation.NEAREST
+    cubic = op.interpolation is Interpolation.CUBIC
+    if op.exclude_outside and not (nearest or cubic):
+        return None
     sizes = list(x.shape)
     for axis, size in zip(op.axes, op.sizes, strict=True):
         sizes[axis] = size
-    nearest = op.interpolation is Interpolation.NEAREST
-    cubic = op.interpolation is Interpolation.CUBIC
     return draft.node(
         "Resize",
         x,
