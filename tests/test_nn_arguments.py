@@ -100,19 +100,19 @@ def test_errors_say_what_was_given_and_what_to_write(call: Callable[[], Any], sa
 def test_a_module_made_by_a_users_class_names_the_users_line() -> None:
     class Net(nn.Conv2d):
         def __init__(self, channels: object) -> None:
-            super().__init__(channels, 2, 3)  # type: ignore[arg-type]
+            super().__init__(channels, 2, 3)  # type: ignore[arg-type]  # which may be refused
 
     with pytest.raises(UsageError, match=r"Net \(.*test_nn_arguments\.py:\d+\): in_channels is"):
         Net("three")
 
 
 def test_numbers_of_numpy_and_truths_of_pytorch_are_taken() -> None:
-    conv = nn.Conv2d(np.int64(2), np.uint8(4), np.array([3, 1]), padding=np.int32(1), bias=None)  # type: ignore[arg-type]
+    conv = nn.Conv2d(np.int64(2), np.uint8(4), np.array([3, 1]), padding=np.int32(1), bias=None)  # type: ignore[arg-type]  # taken all the same
     assert repr(conv) == repr(nn.Conv2d(2, 4, (3, 1), padding=1, bias=False))
     assert type(conv.in_channels) is int
-    assert nn.Dropout(np.float32(0.5)).p == 0.5  # type: ignore[arg-type]
+    assert nn.Dropout(np.float32(0.5)).p == 0.5  # type: ignore[arg-type]  # taken all the same
     assert nn.LeakyReLU(1).negative_slope == 1
-    pooled = F.max_pool2d(IMAGE, np.int64(2), stride=[np.int64(1), 2])  # type: ignore[arg-type]
+    pooled = F.max_pool2d(IMAGE, np.int64(2), stride=[np.int64(1), 2])  # type: ignore[arg-type]  # taken all the same
     np.testing.assert_array_equal(pooled, F.max_pool2d(IMAGE, 2, stride=(1, 2)))
 
 

@@ -74,7 +74,7 @@ class Module:
         """Modules of this package check what they are made with."""
         super().__init_subclass__(**kwargs)
         if cls.__module__.partition(".")[0] == _PACKAGE and "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]  # as a decorator would
 
     def __init__(self) -> None:
         self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={})
