@@ -125,11 +125,11 @@ if TYPE_CHECKING:
     from .frontends.nn.autograd import inference_mode as inference_mode
     from .frontends.nn.autograd import no_grad as no_grad
     from .frontends.nn.autograd import set_grad_enabled as set_grad_enabled
-    from .frontends.nn.dtypes import *  # noqa: F403
-    from .frontends.nn.functional.combine import *  # noqa: F403
-    from .frontends.nn.functional.create import *  # noqa: F403
-    from .frontends.nn.functional.draw import *  # noqa: F403
-    from .frontends.nn.functional.methods import *  # noqa: F403
+    from .frontends.nn.dtypes import *  # noqa: F403  # for type checkers alone
+    from .frontends.nn.functional.combine import *  # noqa: F403  # for type checkers alone
+    from .frontends.nn.functional.create import *  # noqa: F403  # for type checkers alone
+    from .frontends.nn.functional.draw import *  # noqa: F403  # for type checkers alone
+    from .frontends.nn.functional.methods import *  # noqa: F403  # for type checkers alone
     from .frontends.nn.init import manual_seed as manual_seed
     from .frontends.nn.trace import spec as spec
     from .frontends.nn.trace import trace as trace

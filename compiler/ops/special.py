@@ -113,11 +113,19 @@ class Erfinv(Wide, Sloped):
         return (math.sqrt(math.pi) / 2) * apply(Exp(), y * y)
 
 
-def _right(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether x is left of 1/2, what it is reflected to then, and π times its fraction."""
+def _large(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Where a series of 1 / z holds, z >= 8, and the way there from x.
+
+    Returns:
+        Whether x is left of 1/2; what it is reflected to then; π times its fraction; whether that
+        has to be shifted, too; and z.
+    """
     left = x < 0.5
     inside = left.where(x, 0.25)
-    return left, left.where(1.0 - x, x), math.pi * (inside - inside.round())
+    right = left.where(1.0 - x, x)
+    small = right < float(_SHIFT)
+    z = small.where(right + float(_SHIFT), right)
+    return left, right, math.pi * (inside - inside.round()), small, z
 
 
 @dataclass(frozen=True)
@@ -125,9 +133,7 @@ class Lgamma(Wide, Sloped):
     """log |Γ(x)|; infinite at 0, -1, -2, …. In float64 the error is that of numbers around 10."""
 
     def wide(self, x: Tensor) -> Tensor:
-        left, x1, angle = _right(x)
-        small = x1 < float(_SHIFT)
-        z = small.where(x1 + float(_SHIFT), x1)
+        left, x1, angle, small, z = _large(x)
         log = apply(Log(), z)
         value = (z - 0.5) * (log - 1.0) + (0.5 * math.log(2 * math.pi) - 0.5)
         value = value + _polynomial(1.0 / (z * z), _STIRLING) / z
@@ -148,9 +154,7 @@ class Digamma(Wide, Sloped):
     """ψ(x), the derivative of log Γ(x); NaN at -1, -2, …."""
 
     def wide(self, x: Tensor) -> Tensor:
-        left, x1, angle = _right(x)
-        small = x1 < float(_SHIFT)
-        z = small.where(x1 + float(_SHIFT), x1)
+        left, x1, angle, small, z = _large(x)
         inverse = 1.0 / (z * z)
         value = apply(Log(), z) - 0.5 / z - inverse * _polynomial(inverse, _DIGAMMA)
         terms = 1.0 / x1
@@ -170,9 +174,7 @@ class Trigamma(Wide):
     """ψ'(x), the second derivative of log Γ(x)."""
 
     def wide(self, x: Tensor) -> Tensor:
-        left, x1, angle = _right(x)
-        small = x1 < float(_SHIFT)
-        z = small.where(x1 + float(_SHIFT), x1)
+        left, x1, angle, small, z = _large(x)
         inverse = 1.0 / (z * z)
         slopes = [2 * k * b for k, b in enumerate(_DIGAMMA, 1)]
         value = 1.0 / z + 0.5 * inverse + inverse / z * _polynomial(inverse, slopes)
