@@ -38,10 +38,10 @@ _INPUTS = {(2, 3): 60, (4, 3): 150, (2, 5): 150}
 _RESULTS = {(2, 3): 40, (4, 3): 100, (2, 5): 60}
 _WEIGHTS = {(2, 3): 95, (4, 3): 210, (2, 5): 330}
 
-# The same for a pair of pixels in Strassen's algorithm, which has so many products.
+# The same for a pair of pixels in Strassen's algorithm, which has so many products of quarters.
 _PAIR_INPUTS = 10
 _PAIR_RESULTS = 14
-_QUARTERS = 7
+_PAIR_PRODUCTS = 7
 
 # Transformed inputs of all tiles that are kept at the same time at most.
 _APART_BYTES = 8 << 20
@@ -173,7 +173,7 @@ def _strassen_cycles(target: Target, dtype: DType, conv: SquareConvolution) -> f
     panel = winograd_panel(target, dtype, wide)
     products = -(-wide // panel) * _products(target, deep, tiles, panel // lanes) / EFFICIENCY
     sums = tiles * (deep * _PAIR_INPUTS + wide * _PAIR_RESULTS) / lanes
-    return _together(_QUARTERS * products + sums, _QUARTERS * deep * wide * dtype.size)
+    return _together(_PAIR_PRODUCTS * products + sums, _PAIR_PRODUCTS * deep * wide * dtype.size)
 
 
 def _together(work: float, nbytes: float) -> float:
@@ -239,7 +239,7 @@ def strassen_blocking(
 ) -> Blocking:
     """Blocks of pairs of pixels in Strassen's algorithm, as of tiles in Winograd's."""
     channels, depth = weight[:2]
-    return _blocking(target, dtype, (_QUARTERS, pairs, depth // 2, channels // 2), panel)
+    return _blocking(target, dtype, (_PAIR_PRODUCTS, pairs, depth // 2, channels // 2), panel)
 
 
 def _blocking(

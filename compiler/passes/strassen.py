@@ -18,7 +18,7 @@ from ..rewrite import Rewriter, rewrite
 from ..roles import Role, role
 from ..tensor import Tensor
 from .base import Pass
-from .winograd import is_known
+from .hoist import known
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Strassen(Pass):
     choose: Choice = cheapest
 
     def apply(self, graph: Graph) -> Graph:
-        wanted = {node.name for node in graph.nodes() if _is_possible(graph, node)}
+        prepared = set() if graph.updates else known(graph)
+        wanted = {node.name for node in graph.nodes() if _is_possible(graph, node, prepared)}
 
         def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
             if node.name not in wanted:
@@ -62,10 +63,10 @@ class Strassen(Pass):
         return rewrite(rewrite(graph, rule)) if wanted else graph
 
 
-def _is_possible(graph: Graph, node: Node) -> bool:
+def _is_possible(graph: Graph, node: Node, prepared: set[str]) -> bool:
     """Whether it is a 1x1 convolution of halves whose weight is prepared, and no window's."""
     op = node.op
-    if graph.updates or not isinstance(op, BlockedConv) or not isinstance(op.convolution, Conv):
+    if not isinstance(op, BlockedConv) or not isinstance(op.convolution, Conv):
         return False
     x, packed = graph.inputs_of(node.name)
     producer, shapes = graph.producer(packed), (graph.type_of(x).shape, node.types[0].shape)
@@ -73,7 +74,7 @@ def _is_possible(graph: Graph, node: Node) -> bool:
         op.is_pointwise
         and isinstance(producer.op, PackWeight)
         and all(shape[1] % 2 == 0 and shape[-1] > 1 for shape in shapes)
-        and is_known(graph, graph.inputs_of(producer.name)[0])
+        and graph.inputs_of(producer.name)[0].node in prepared
         and not _has_windows(graph, node)
     )
 

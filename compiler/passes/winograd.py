@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..cost_model import Choice, SquareConvolution, cheapest, winograd_panel
-from ..graph import Graph, Node, Value
+from ..graph import Graph, Node
 from ..llvm.target import Target
 from ..ops.base import apply
 from ..ops.blocked import BlockedConv, BlockedConvWeightGradient, PackWeight, plain_shape
-from ..ops.leaf import Constant, State
 from ..ops.winograd import WinogradConv, is_possible, winograd_weight
 from ..rewrite import Rewriter, rewrite
 from ..tensor import Tensor
 from .base import Pass
+from .hoist import known
 from .winograd_gradient import winograd_gradient
 
 
@@ -38,6 +38,7 @@ class Winograd(Pass):
         kinds = BlockedConv, BlockedConvWeightGradient
         if not any(isinstance(node.op, kinds) for node in graph.nodes()):
             return graph
+        prepared = set() if graph.updates else known(graph)
 
         def rule(rewriter: Rewriter, node: Node) -> Sequence[Tensor] | None:
             if isinstance(node.op, BlockedConvWeightGradient):
@@ -48,7 +49,7 @@ class Winograd(Pass):
             producer = rewriter.new.producer(packed.value)
             if not isinstance(producer.op, PackWeight):
                 return None
-            tile = self.tile or self._tile(rewriter, node, node.op, x)
+            tile = self.tile or self._tile(graph, node, x, prepared)
             if not tile:
                 return None
             (weight,) = rewriter.new.inputs_of(producer.name)
@@ -61,18 +62,19 @@ class Winograd(Pass):
 
         return rewrite(rewrite(graph, rule))  # once more, without weights that nobody reads now
 
-    def _tile(self, rewriter: Rewriter, node: Node, op: BlockedConv, x: Tensor) -> int:
+    def _tile(self, graph: Graph, node: Node, x: Tensor, prepared: set[str]) -> int:
         """The best tile; 0 if direct convolution is best."""
+        assert isinstance(node.op, BlockedConv)
         y = plain_shape(node.types[0].shape)
-        weight = rewriter.old.inputs_of(rewriter.old.inputs_of(node.name)[1].node)[0]
+        (weight,) = graph.inputs_of(graph.inputs_of(node.name)[1].node)
         shape = SquareConvolution(
             batch=y[0],
             depth=plain_shape(x.shape)[1],
             channels=y[1],
             height=y[2],
             width=y[3],
-            taps=op.weight[2],
-            prepared=not rewriter.old.updates and is_known(rewriter.old, weight),
+            taps=node.op.weight[2],
+            prepared=weight.node in prepared,
         )
         return self.choose(self.target, x.dtype, shape).tile
 
@@ -84,13 +86,4 @@ def _is_possible(op: BlockedConv, tile: int) -> bool:
         (1, 1),
         (1, 1),
         1,
-    )
-
-
-def is_known(graph: Graph, value: Value) -> bool:
-    """Whether a value follows from parameters alone: it is prepared when they are loaded."""
-    node = graph.producer(value)
-    inputs = graph.inputs_of(node.name)
-    return isinstance(node.op, State | Constant) or (
-        bool(inputs) and all(is_known(graph, v) for v in inputs)
     )
